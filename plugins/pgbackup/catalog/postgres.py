@@ -1,0 +1,385 @@
+"""The catalog in PostgreSQL. Each call is one short transaction; the schema is brought up to date when it opens."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from importlib import resources
+from typing import Any
+
+import psycopg
+from psycopg.rows import DictRow, dict_row
+
+from pgbackup.domain.errors import BusyError, RefusedError, UnavailableError, UnfitError
+from pgbackup.domain.manifest import Manifest
+from pgbackup.domain.model import Backup, Copy, CopyState, Finding, Kind, State, Verdict, Verification
+
+Connect = Callable[[], "psycopg.Connection[Any]"]
+_MIGRATION_LOCK = 0x70676261  # any number that nobody else uses in the catalog's database
+
+
+class PostgresCatalog:
+    """See ports.Catalog. ``connect`` opens a new autocommit connection to the catalog's database."""
+
+    def __init__(self, connect: Connect) -> None:
+        self._connect = connect
+        self._ready = False
+
+    def migrate(self) -> tuple[str, ...]:
+        """Bring the schema up to date; return the names of the migrations that ran."""
+        applied: list[str] = []
+        with self._session() as connection, connection.transaction():
+            connection.execute("SELECT pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS schema_version ("
+                " version integer PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())"
+            )
+            row = connection.execute("SELECT coalesce(max(version), 0) AS version FROM schema_version").fetchone()
+            current = row["version"] if row else 0
+            known = migrations()
+            if current > max(known):
+                raise RefusedError(
+                    f"the catalog has version {current}, this program knows up to {max(known)}",
+                    hint="a newer version of this package uses the same catalog: update this one",
+                )
+            for version, (name, text) in sorted(known.items()):
+                if version > current:
+                    connection.execute(text)
+                    connection.execute("INSERT INTO schema_version (version) VALUES (%s)", (version,))
+                    applied.append(name)
+        return tuple(applied)
+
+    @contextlib.contextmanager
+    def exclusive(self, cluster: str, *, purpose: str) -> Iterator[None]:
+        """Hold the cluster by an advisory lock of a session of ours: it ends with the process, however that ends."""
+        self._migrate_once()
+        with self._connect() as connection:  # errors of the block are the caller's own, not the catalog's
+            with _explained():
+                row = connection.execute(
+                    "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", (f"cluster {cluster}",)
+                ).fetchone()
+            if row is None or not row[0]:
+                raise BusyError(
+                    f"cannot start the {purpose} of {cluster}: another one is running",
+                    hint="wait for it to end; `pgbackup list` shows it",
+                )
+            yield
+
+    def begin(self, backup_id: str, *, cluster: str, kind: Kind, owner: str, now: datetime) -> None:
+        """Record a start; see ports.Catalog."""
+        self._write(
+            "INSERT INTO backup_log (id, cluster, kind, state, owner, started_at) VALUES (%s, %s, %s, 'running', %s, %s)",
+            (backup_id, cluster, kind, owner, now),
+        )
+
+    def captured(self, manifest: Manifest, *, repository: str, now: datetime) -> None:
+        """Record a committed backup and its first copy; see ports.Catalog."""
+        with self._transaction() as connection, connection.transaction():
+            connection.execute(
+                "UPDATE backup_log SET state = 'captured', method = %(method)s, parent = %(parent)s,"
+                " backup_time = %(backup_time)s, finished_at = %(finished_at)s, bytes = %(bytes)s,"
+                " database_bytes = %(database_bytes)s, error = NULL, manifest = %(manifest)s WHERE id = %(id)s",
+                _columns(manifest),
+            )
+            _copy(connection, manifest.id, repository, CopyState.STORED, now)
+
+    def failed(self, backup_id: str, *, error: str, now: datetime) -> None:
+        """Record a failure; see ports.Catalog."""
+        self._write(
+            "UPDATE backup_log SET state = 'failed', error = %s, finished_at = %s WHERE id = %s AND state = 'running'",
+            (error, now, backup_id),
+        )
+
+    def backup(self, backup_id: str) -> Backup | None:
+        """Return one backup; see ports.Catalog."""
+        found = self._backups("id = %s", (backup_id,))
+        return found[0] if found else None
+
+    def backups(self, cluster: str | None = None, *, states: frozenset[State] | None = None) -> tuple[Backup, ...]:
+        """Return backups, newest first; see ports.Catalog."""
+        return self._backups(
+            "(%s::text IS NULL OR cluster = %s) AND (%s::text[] IS NULL OR state = ANY (%s))",
+            (cluster, cluster, *(2 * (None if states is None else [str(state) for state in states],))),
+        )
+
+    def copies(self, backup_id: str) -> tuple[Copy, ...]:
+        """Return a backup's copies; see ports.Catalog."""
+        backup = self.backup(backup_id)
+        return backup.copies if backup else ()
+
+    def begin_verification(self, backup_id: str, *, repository: str, owner: str, now: datetime) -> int:
+        """Open an attempt, or take up the same owner's unfinished one; see ports.Catalog."""
+        with self._transaction() as connection, connection.transaction():
+            known = connection.execute("SELECT id FROM backup_log WHERE id = %s FOR UPDATE", (backup_id,)).fetchone()
+            if known is None:
+                raise RefusedError(f"no backup {backup_id} in the catalog", hint="`pgbackup list` shows what there is")
+            row = connection.execute(
+                "SELECT attempt FROM verification WHERE backup_id = %s AND repository = %s AND owner = %s"
+                " AND verdict IS NULL ORDER BY attempt DESC LIMIT 1",
+                (backup_id, repository, owner),
+            ).fetchone()
+            if row is not None:
+                connection.execute(
+                    "UPDATE verification SET finished_at = NULL, reason = ''"
+                    " WHERE (backup_id, repository, attempt) = (%s, %s, %s)",
+                    (backup_id, repository, row["attempt"]),
+                )
+                return int(row["attempt"])
+            row = connection.execute(
+                "INSERT INTO verification (backup_id, repository, attempt, owner, started_at)"
+                " SELECT %s, %s, 1 + coalesce(max(attempt), 0), %s, %s FROM verification"
+                " WHERE backup_id = %s AND repository = %s RETURNING attempt",
+                (backup_id, repository, owner, now, backup_id, repository),
+            ).fetchone()
+            return int(row["attempt"]) if row else 0
+
+    def found(self, backup_id: str, *, repository: str, attempt: int, step: str, findings: Sequence[Finding]) -> None:
+        """Record a step's findings; see ports.Catalog."""
+        key = (backup_id, repository, attempt, step)
+        with self._transaction() as connection, connection.transaction():
+            connection.execute(
+                "DELETE FROM finding WHERE (backup_id, repository, attempt, step) = (%s, %s, %s, %s)", key
+            )
+            _insert_findings(connection, key, findings)
+
+    def conclude(
+        self,
+        backup_id: str,
+        *,
+        repository: str,
+        attempt: int,
+        verdict: Verdict | None,
+        reason: str,
+        now: datetime,
+    ) -> None:
+        """Close an attempt; see ports.Catalog."""
+        with self._transaction() as connection, connection.transaction():
+            connection.execute(
+                "UPDATE verification SET finished_at = %s, verdict = %s, reason = %s"
+                " WHERE (backup_id, repository, attempt) = (%s, %s, %s)",
+                (now, verdict, reason, backup_id, repository, attempt),
+            )
+            _apply_verdict(connection, backup_id, repository, verdict, now)
+
+    def verification(self, backup_id: str, *, repository: str, attempt: int | None = None) -> Verification | None:
+        """Return an attempt, the latest by default; see ports.Catalog."""
+        for found in self.verifications(backup_id):
+            if found.repository == repository and attempt in {None, found.attempt}:
+                return found
+        return None
+
+    def verifications(self, backup_id: str) -> tuple[Verification, ...]:
+        """Return every attempt on a backup, newest first; see ports.Catalog."""
+        with self._transaction() as connection:
+            attempts = connection.execute(
+                "SELECT * FROM verification WHERE backup_id = %s ORDER BY started_at DESC, attempt DESC",
+                (backup_id,),
+            ).fetchall()
+            findings = connection.execute(
+                "SELECT * FROM finding WHERE backup_id = %s ORDER BY number", (backup_id,)
+            ).fetchall()
+        return tuple(_verification(attempt, findings) for attempt in attempts)
+
+    def register(
+        self,
+        manifest: Manifest,
+        *,
+        repository: str,
+        copy: CopyState,
+        verifications: Sequence[Verification],
+        now: datetime,
+    ) -> None:
+        """Record a backup that a repository holds; see ports.Catalog. What is known already is not changed."""
+        with self._transaction() as connection, connection.transaction():
+            connection.execute(
+                "INSERT INTO backup_log (id, cluster, kind, method, state, parent, owner, backup_time, started_at,"
+                " finished_at, bytes, database_bytes, manifest) VALUES (%(id)s, %(cluster)s, %(kind)s, %(method)s,"
+                " 'captured', %(parent)s, 'rebuilt', %(backup_time)s, %(started_at)s, %(finished_at)s, %(bytes)s,"
+                " %(database_bytes)s, %(manifest)s) ON CONFLICT (id) DO NOTHING",
+                _columns(manifest),
+            )
+            _copy(connection, manifest.id, repository, copy, now)
+            for attempt in verifications:
+                inserted = connection.execute(
+                    "INSERT INTO verification (backup_id, repository, attempt, owner, started_at, finished_at, verdict,"
+                    " reason) VALUES (%s, %s, %s, 'rebuilt', %s, %s, %s, %s) ON CONFLICT DO NOTHING RETURNING attempt",
+                    (
+                        manifest.id,
+                        attempt.repository,
+                        attempt.attempt,
+                        attempt.started_at,
+                        attempt.finished_at,
+                        attempt.verdict,
+                        attempt.reason,
+                    ),
+                ).fetchone()
+                if inserted is None:
+                    continue
+                key = (manifest.id, attempt.repository, attempt.attempt, "attested")
+                _insert_findings(connection, key, attempt.findings)
+                _apply_verdict(connection, manifest.id, attempt.repository, attempt.verdict, attempt.finished_at)
+
+    def _backups(self, condition: str, arguments: tuple[object, ...]) -> tuple[Backup, ...]:
+        with self._transaction() as connection:
+            rows = connection.execute(
+                "SELECT b.*, coalesce((SELECT jsonb_agg(to_jsonb(c) ORDER BY c.repository) FROM backup_copy AS c"  # noqa: S608
+                f" WHERE c.backup_id = b.id), '[]') AS copies FROM backup_log AS b WHERE {condition}"
+                " ORDER BY b.started_at DESC, b.id DESC",
+                arguments,
+            ).fetchall()
+        return tuple(_backup(row) for row in rows)
+
+    def _write(self, statement: str, arguments: tuple[object, ...]) -> None:
+        with self._transaction() as connection:
+            connection.execute(statement, arguments)
+
+    def _migrate_once(self) -> None:
+        if not self._ready:
+            self.migrate()
+            self._ready = True
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[psycopg.Connection[DictRow]]:
+        self._migrate_once()
+        with self._session() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def _session(self) -> Iterator[psycopg.Connection[DictRow]]:
+        with _explained(), self._connect() as connection:
+            connection.row_factory = dict_row
+            yield connection
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except psycopg.OperationalError as error:
+        raise UnavailableError(
+            "the catalog does not answer", detail=str(error).strip(), hint="is its server running?"
+        ) from None
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise UnfitError(
+            "no right to use the catalog",
+            detail=str(error).strip(),
+            hint="its database must be owned by the role that connects to it",
+        ) from None
+
+
+def migrations() -> dict[int, tuple[str, str]]:
+    """Return the numbered migrations: version -> (name, SQL)."""
+    found: dict[int, tuple[str, str]] = {}
+    for entry in resources.files("pgbackup.catalog").joinpath("migrations").iterdir():
+        match = re.fullmatch(r"(\d{4})_\w+\.sql", entry.name)
+        if match:
+            found[int(match[1])] = (entry.name, entry.read_text(encoding="utf-8"))
+    return found
+
+
+def _columns(manifest: Manifest) -> dict[str, object]:
+    return {
+        "id": manifest.id,
+        "cluster": manifest.cluster,
+        "kind": manifest.kind,
+        "method": manifest.method,
+        "parent": manifest.parent,
+        "backup_time": manifest.backup_time,
+        "started_at": manifest.started_at,
+        "finished_at": manifest.finished_at,
+        "bytes": manifest.stored_bytes,
+        "database_bytes": sum(database.bytes for database in manifest.databases),
+        "manifest": manifest.model_dump_json(),
+    }
+
+
+def _copy(
+    connection: psycopg.Connection[DictRow], backup_id: str, repository: str, state: CopyState, now: datetime
+) -> None:
+    connection.execute(
+        "INSERT INTO backup_copy (backup_id, repository, state, stored_at) VALUES (%s, %s, %s, %s)"
+        " ON CONFLICT (backup_id, repository) DO NOTHING",
+        (backup_id, repository, state, now),
+    )
+
+
+def _insert_findings(
+    connection: psycopg.Connection[DictRow], key: tuple[str, str, int, str], findings: Sequence[Finding]
+) -> None:
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO finding (backup_id, repository, attempt, step, name, ok, seconds, detail, hint)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
+            [(*key, found.name, found.ok, found.seconds, found.detail, found.hint) for found in findings],
+        )
+
+
+def _apply_verdict(
+    connection: psycopg.Connection[DictRow],
+    backup_id: str,
+    repository: str,
+    verdict: Verdict | None,
+    now: datetime | None,
+) -> None:
+    """Move the copy's and the backup's state. One verified copy proves the capture; a damaged copy beside it is
+    copied again, so it doesn't reject the backup.
+    """
+    if verdict is None:
+        return
+    copy_state = CopyState.VERIFIED if verdict is Verdict.VERIFIED else CopyState.DAMAGED
+    connection.execute(
+        "UPDATE backup_copy SET state = %s, verified_at = CASE WHEN %s = 'verified' THEN %s ELSE verified_at END"
+        " WHERE (backup_id, repository) = (%s, %s)",
+        (copy_state, verdict, now, backup_id, repository),
+    )
+    connection.execute(
+        "UPDATE backup_log SET state = CASE WHEN EXISTS (SELECT FROM backup_copy AS c"
+        " WHERE c.backup_id = backup_log.id AND c.state = 'verified') THEN 'verified' ELSE 'rejected' END"
+        " WHERE id = %s AND state IN ('captured', 'verified', 'rejected')",
+        (backup_id,),
+    )
+
+
+def _backup(row: DictRow) -> Backup:
+    return Backup(
+        id=row["id"],
+        cluster=row["cluster"],
+        kind=Kind(row["kind"]),
+        method=row["method"],
+        state=State(row["state"]),
+        parent=row["parent"],
+        owner=row["owner"],
+        backup_time=row["backup_time"],
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
+        bytes=row["bytes"],
+        error=row["error"],
+        copies=tuple(
+            Copy(
+                copy["repository"],
+                CopyState(copy["state"]),
+                datetime.fromisoformat(copy["stored_at"]),
+                datetime.fromisoformat(copy["verified_at"]) if copy["verified_at"] else None,
+            )
+            for copy in row["copies"]
+        ),
+    )
+
+
+def _verification(row: DictRow, findings: Sequence[DictRow]) -> Verification:
+    return Verification(
+        backup_id=row["backup_id"],
+        repository=row["repository"],
+        attempt=row["attempt"],
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
+        verdict=Verdict(row["verdict"]) if row["verdict"] else None,
+        reason=row["reason"],
+        findings=tuple(
+            Finding(found["name"], found["ok"], found["seconds"], found["detail"], found["hint"])
+            for found in findings
+            if (found["repository"], found["attempt"]) == (row["repository"], row["attempt"])
+        ),
+    )

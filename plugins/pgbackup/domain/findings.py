@@ -1,0 +1,58 @@
+"""The checks of a verification by name, and the rule that makes a verdict of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from pgbackup.domain.model import Finding, Verdict
+
+BYTES = "stored files match their checksums"
+DECRYPT = "decrypts with today's keys"
+DECODE = "dump decodes to the end"
+RESTORE = "restore completes"
+TABLES = "all tables restored"
+CONTENT = "rows and contents equal the source"
+LARGE_OBJECTS = "large objects equal the source"
+OBJECTS = "definitions equal the source"
+FOREIGN_KEYS = "foreign keys hold"
+INDEXES = "indexes are valid"
+SEQUENCES = "sequences are not behind"
+EXTENSIONS = "extensions are present"
+ROLES = "roles are present"
+MATERIALIZED_VIEWS = "materialized views are populated"
+CHECKSUMS = "data checksums"
+COLLATIONS = "collation versions"
+APPLICATION = "application role connects"
+QUERIES = "application queries answer in time"
+
+Answer = tuple[bool, str, str]
+"""(ok, detail, hint)"""
+Check = Callable[[], Answer]
+
+
+def verdict(findings: Iterable[Finding]) -> Verdict:
+    """Verified means that everything held; anything that did not is a rejection."""
+    return Verdict.VERIFIED if all(finding.ok for finding in findings) else Verdict.REJECTED
+
+
+def failures(findings: Iterable[Finding]) -> str:
+    """Say in one line what did not hold."""
+    return "; ".join(f"{finding.name}: {finding.detail}" for finding in findings if not finding.ok)
+
+
+def timed(name: str, check: Check, *, clock: Callable[[], float]) -> Finding:
+    """Run a check that answers (ok, detail, hint) and note how long it took."""
+    start = clock()
+    ok, detail, hint = check()
+    return Finding(name, ok, round(clock() - start, 3), detail, "" if ok else hint)
+
+
+def some(names: Iterable[str], *, most: int = 5) -> str:
+    """List a few names and count the rest.
+
+    >>> some(["a", "b", "c"], most=2)
+    'a, b and 1 more'
+    """
+    listed = list(names)
+    shown = ", ".join(listed[:most])
+    return shown if len(listed) <= most else f"{shown} and {len(listed) - most} more"

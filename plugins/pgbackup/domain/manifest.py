@@ -1,0 +1,190 @@
+"""manifest.json: what a backup is and what its restored databases must equal. Versioned; strict when read."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pgbackup.domain.errors import RefusedError
+from pgbackup.domain.model import Kind
+
+HASH_VERSION = 1
+"""Version of the fingerprint's expression (postgres/sql/content.sql); hashes of different versions don't compare."""
+
+
+class Entry(BaseModel):
+    """A part of the manifest."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class File(Entry):
+    """One stored file: before (plain) and after (stored) compression and encryption of ours."""
+
+    name: str
+    stored_bytes: int
+    stored_sha256: str
+    plain_bytes: int
+    plain_sha256: str
+
+
+class Content(Entry):
+    """A fingerprint: rows and the order-independent sum of their hashes; None where it was not computed."""
+
+    rows: int
+    hash: str
+
+
+class Table(Entry):
+    """A table of the snapshot. ``kind`` is pg_class.relkind; ``content`` is None for excluded tables."""
+
+    schema_name: str
+    name: str
+    kind: str
+    content: Content | None
+
+
+class Sequence(Entry):
+    """A sequence's last value, read before the snapshot: the restored one may not be behind."""
+
+    schema_name: str
+    name: str
+    last_value: int | None
+    increment: int
+
+
+class ForeignKey(Entry):
+    """A foreign key and whether the source vouches for it (NOT VALID ones it does not)."""
+
+    schema_name: str
+    table: str
+    name: str
+    validated: bool
+
+
+class MaterializedView(Entry):
+    """A materialized view; its content is not compared (restore refreshes it), that it is populated is."""
+
+    schema_name: str
+    name: str
+    populated: bool
+
+
+class Extension(Entry):
+    """An installed extension."""
+
+    name: str
+    version: str
+
+
+class ObjectClass(Entry):
+    """All objects of one class: how many, and a hash over their identities and verbatim definitions."""
+
+    count: int
+    hash: str
+
+
+class Database(Entry):
+    """One dumped database at its snapshot."""
+
+    name: str
+    file: str
+    format: Literal["custom", "directory"]
+    owner: str
+    encoding: str
+    locale_provider: str
+    collate: str
+    ctype: str
+    locale: str | None
+    collation_version: str | None
+    actual_collation_version: str | None
+    bytes: int
+    snapshot: str
+    snapshot_lsn: str
+    tables: tuple[Table, ...]
+    large_objects: Content | None
+    sequences: tuple[Sequence, ...]
+    foreign_keys: tuple[ForeignKey, ...]
+    materialized_views: tuple[MaterializedView, ...]
+    extensions: tuple[Extension, ...]
+    objects: dict[str, ObjectClass]
+    invalid_indexes: tuple[str, ...]
+    settings: tuple[str, ...]
+
+
+class Server(Entry):
+    """The source server."""
+
+    system_identifier: str
+    version: int
+    version_text: str
+    timeline: int
+    data_checksums: bool
+    block_size: int
+
+
+class Manifest(Entry):
+    """The whole document. Written after the data and before SHA256SUMS, the commit point."""
+
+    format: Literal[1] = 1
+    id: str
+    kind: Kind
+    method: str | None = None
+    parent: str | None = None
+    cluster: str
+    server: Server
+    client_version: str
+    started_at: datetime
+    finished_at: datetime
+    backup_time: datetime
+    hash_version: int = HASH_VERSION
+    fingerprints: bool
+    encrypted: bool
+    recipients: tuple[str, ...]
+    roles: tuple[str, ...]
+    bootstrap_superuser: str
+    databases: tuple[Database, ...]
+    files: tuple[File, ...]
+    not_included: tuple[str, ...]
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of the stored data files."""
+        return sum(file.stored_bytes for file in self.files)
+
+    def database(self, name: str) -> Database:
+        """Return a database's entry; raises RefusedError when the backup does not hold it."""
+        for entry in self.databases:
+            if entry.name == name:
+                return entry
+        raise RefusedError(
+            f"backup {self.id} does not hold database {name!r}",
+            detail="it holds " + ", ".join(repr(entry.name) for entry in self.databases),
+        )
+
+    def file(self, name: str) -> File:
+        """Return a file's entry; raises RefusedError when there is none."""
+        for entry in self.files:
+            if entry.name == name:
+                return entry
+        raise RefusedError(f"the manifest of {self.id} does not list {name!r}")
+
+    def to_json(self) -> bytes:
+        """Serialize for the repository."""
+        return self.model_dump_json(indent=1).encode() + b"\n"
+
+
+def parse_manifest(data: bytes, *, source: str) -> Manifest:
+    """Read a stored manifest; raises RefusedError when it is damaged or of a format that this version cannot read."""
+    try:
+        return Manifest.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise RefusedError(
+            f"{source} is not a manifest that this version reads",
+            detail=f"{place}: {first['msg']}" if place else first["msg"],
+            hint="it is damaged, or was written by a newer version",
+        ) from None

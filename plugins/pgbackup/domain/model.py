@@ -1,0 +1,160 @@
+"""The nouns: frozen values that the verbs pass on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """What a backup is; the value is its directory in a repository."""
+
+    FULL = "full"
+    BASE = "base"
+    INCREMENTAL = "incremental"
+
+
+class State(StrEnum):
+    """The life of a backup in the catalog."""
+
+    RUNNING = "running"
+    CAPTURED = "captured"
+    VERIFIED = "verified"
+    REJECTED = "rejected"
+    FAILED = "failed"
+    EXPIRED = "expired"
+
+
+class CopyState(StrEnum):
+    """One backup in one repository."""
+
+    STORED = "stored"
+    VERIFIED = "verified"
+    DAMAGED = "damaged"
+    EXPIRED = "expired"
+
+
+class Verdict(StrEnum):
+    """What a verification concluded; no verdict is None: the verifier could not judge."""
+
+    VERIFIED = "verified"
+    REJECTED = "rejected"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One named check of a verification or a preflight: its result, how long it took, what to do about it."""
+
+    name: str
+    ok: bool
+    seconds: float
+    detail: str = ""
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """One attempt to prove one copy of one backup."""
+
+    backup_id: str
+    repository: str
+    attempt: int
+    started_at: datetime
+    finished_at: datetime | None
+    verdict: Verdict | None
+    findings: tuple[Finding, ...] = ()
+    reason: str = ""
+
+    @property
+    def seconds(self) -> float:
+        """Elapsed time from the first check to the verdict."""
+        return (self.finished_at - self.started_at).total_seconds() if self.finished_at else 0.0
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A backup in one repository."""
+
+    repository: str
+    state: CopyState
+    stored_at: datetime
+    verified_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Backup:
+    """A row of ``backup_log`` with its copies."""
+
+    id: str
+    cluster: str
+    kind: Kind
+    method: str | None
+    state: State
+    parent: str | None
+    owner: str
+    backup_time: datetime | None
+    started_at: datetime
+    finished_at: datetime | None
+    bytes: int | None
+    error: str | None
+    copies: tuple[Copy, ...] = ()
+
+
+@dataclass(frozen=True)
+class ConnectionParameters:
+    """How to reach a server: libpq keywords without the password, which is kept apart so that it is never printed."""
+
+    keywords: Mapping[str, str]
+    password: str | None = field(default=None, repr=False)
+
+    def replace(self, **keywords: str) -> ConnectionParameters:
+        """Return a copy with some libpq keywords changed."""
+        return ConnectionParameters({**self.keywords, **keywords}, self.password)
+
+
+@dataclass(frozen=True)
+class Command:
+    """A program to run: argv, never a shell string.
+
+    ``env`` is added to a clean environment. ``secret`` reaches the program through a pipe whose file descriptor's
+    number replaces the argument SECRET_FD, so that it is neither in argv, nor in the environment, nor on disk.
+    """
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+    secret: bytes | None = field(default=None, repr=False)
+
+    @property
+    def name(self) -> str:
+        """The program's bare name, for messages."""
+        return self.argv[0].rsplit("/", 1)[-1]
+
+
+SECRET_FD = "{secret-fd}"  # noqa: S105 - a placeholder, not a secret
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What passed one point of a stream: bytes and their SHA-256 in hexadecimal."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Piped:
+    """A finished pipeline: what entered (plain) and what came out (stored), when capturing; reversed when fetching."""
+
+    source: Measured
+    sink: Measured
+
+
+@dataclass(frozen=True)
+class ObjectInfo:
+    """An object of a repository."""
+
+    key: str
+    bytes: int
+    modified: datetime

@@ -1,0 +1,254 @@
+"""protocol.yaml as typed settings. Every error names the path in the file and, for a misspelt key, the nearest valid one."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from pgbackup.domain.errors import ConfigurationError
+from pgbackup.domain.ids import CLUSTER_NAME
+
+_UNITS = {"s": 1, "sec": 1, "min": 60, "h": 3600, "d": 86400, "day": 86400, "days": 86400, "w": 604800}
+_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*")
+
+
+def parse_duration(value: object) -> object:
+    """Read ``90s``, ``15 min``, ``4h``, ``14 days``; other values are left to pydantic.
+
+    >>> parse_duration("15 min")
+    datetime.timedelta(seconds=900)
+    """
+    if not isinstance(value, str):
+        return value
+    match = _DURATION.fullmatch(value.lower())
+    if match is None or match[2] not in _UNITS:
+        raise ValueError(f"{value!r} is not a duration; write a number and one of {', '.join(_UNITS)}")
+    return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
+
+
+Duration = Annotated[timedelta, BeforeValidator(parse_duration), Field(gt=timedelta(0))]
+
+
+class Section(BaseModel):
+    """A part of the file: unknown keys are errors, values don't change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Connection(Section):
+    """Where a server is reached: by an Airflow connection, by a libpq service, or by either."""
+
+    airflow_conn_id: str | None = None
+    """Airflow's connection; DAG runs use it."""
+    service: str | None = None
+    """A section of pg_service.conf; the command line uses it."""
+    service_file: Path | None = None
+    """The pg_service.conf, when it is not libpq's default."""
+    passfile: Path | None = None
+    """The libpq password file (0600), when it is not libpq's default."""
+
+    @model_validator(mode="after")
+    def _reachable(self) -> Self:
+        if self.airflow_conn_id is None and self.service is None:
+            raise ValueError("name an airflow_conn_id, a service, or both")
+        return self
+
+
+class Paths(Section):
+    """Folders on the machine that runs the backups; each is made with mode 0700 when missing."""
+
+    backups: Path = Path("/backups")
+    """The local repository."""
+    logs: Path = Path("/var/log/backups")
+    """One log file a run, mode 0640."""
+    spool: Path | None = None
+    """Private scratch for decrypted files and throw-away servers; default: `.spool` in the local repository."""
+    postgres_bin: Path | None = None
+    """The folder of pg_dump and its family, `{major}` standing for the server's; default: Debian's folders, then PATH."""
+
+    @property
+    def spool_folder(self) -> Path:
+        """The spool, with its default."""
+        return self.spool or self.backups / ".spool"
+
+
+class Encryption(Section):
+    """GPG. The capturing side needs public keys only; private keys live only where backups are verified or recovered."""
+
+    enabled: bool = True
+    """Off writes plain files: only for a repository that is encrypted by other means."""
+    recipients: tuple[Path, ...] = ()
+    """Public key files, one for each person or machine that may open the backups."""
+    private_keys: tuple[Path, ...] = ()
+    """Secret key files (0600) of the verifying or recovering side."""
+    passphrase_file: Path | None = None
+    """The secret keys' passphrase (0600); none for keys without one."""
+
+    @model_validator(mode="after")
+    def _somebody_can_read(self) -> Self:
+        if self.enabled and not self.recipients:
+            raise ValueError("encryption is on: name at least one public key file in recipients")
+        return self
+
+
+class Query(Section):
+    """A question of the application that a restored database must answer in time."""
+
+    database: str
+    sql: str
+    within: Duration = timedelta(seconds=5)
+
+
+class Fingerprints(Section):
+    """The content comparison: a row count and a content hash of every table."""
+
+    enabled: bool = True
+    jobs: Annotated[int, Field(ge=1, le=64)] = 2
+    """Connections that read tables beside the dump, all in the dump's snapshot."""
+    exclude: tuple[str, ...] = ()
+    """Tables (`schema.table`, or `database.schema.table`) that are too dear to compare; every verdict names them."""
+
+
+class FullBackup(Section):
+    """The nightly logical dump of every database and the globals."""
+
+    schedule: str = "0 2 * * *"
+    """Cron, UTC."""
+    compression: Annotated[str, Field(pattern=r"none|gzip(:[1-9])?|lz4(:\d+)?|zstd(:\d+)?")] = "zstd:1"
+    """pg_dump --compress; measured: zstd:1 is smaller than gzip and five times as fast."""
+    jobs: Annotated[int, Field(ge=1, le=64)] = 1
+    """More than one uses the directory format, packed into one tar a database through the spool."""
+    due: Duration = timedelta(hours=1)
+    """A backup that takes longer raises an alert."""
+    lock_timeout: Duration = timedelta(minutes=1)
+    """How long to wait for a table's lock before giving up and trying again."""
+
+
+class VerifyBackup(Section):
+    """The restore test."""
+
+    schedule: str = "0 5 * * *"
+    """When what was missed is verified, and one more copy of each repository; cron, UTC."""
+    jobs: Annotated[int, Field(ge=1, le=64)] = 2
+    """pg_restore --jobs, pg_amcheck --jobs and the connections that compare contents."""
+    application_role: str | None = None
+    """A role that must be able to connect to the restored databases; it also runs the queries."""
+    queries: tuple[Query, ...] = ()
+
+
+class Cluster(Section):
+    """A PostgreSQL server that is protected."""
+
+    connection: Connection
+    exclude_databases: tuple[str, ...] = ()
+    full_backup: FullBackup = FullBackup()
+    verify_backup: VerifyBackup = VerifyBackup()
+    fingerprints: Fingerprints = Fingerprints()
+
+
+class Mail(Section):
+    """Who hears of every completion and failure."""
+
+    airflow_conn_id: str = "pgbackup_smtp"
+    sender: str
+    recipients: Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class Contact(Section):
+    """Somebody to call; printed in every alert."""
+
+    role: str
+    name: str
+    reach: str
+    """Telephone, e-mail, pager: whatever works at 3 a.m."""
+
+
+class Objectives(Section):
+    """What recovery must achieve; measured by drills and by the heartbeat."""
+
+    rto: Duration = timedelta(hours=4)
+    rpo: Duration = timedelta(hours=1)
+
+
+class Settings(Section):
+    """The whole file."""
+
+    version: Literal[1]
+    paths: Paths = Paths()
+    catalog: Connection
+    encryption: Encryption = Field(default_factory=Encryption, validate_default=True)
+    objectives: Objectives = Objectives()
+    mail: Mail | None = None
+    contacts: tuple[Contact, ...] = ()
+    clusters: Annotated[dict[str, Cluster], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _cluster_names(self) -> Self:
+        for name in self.clusters:
+            if not CLUSTER_NAME.fullmatch(name):
+                raise ValueError(f"cluster name {name!r} must match ^{CLUSTER_NAME.pattern}$")
+        return self
+
+    def cluster(self, name: str) -> Cluster:
+        """Return a cluster's section; raises ConfigurationError with the nearest name."""
+        if name in self.clusters:
+            return self.clusters[name]
+        raise ConfigurationError(
+            "no such cluster", detail=repr(name[:80]), hint=_nearest(name, self.clusters) or "see `clusters`"
+        )
+
+
+def parse_settings(document: object, *, source: str) -> Settings:
+    """Turn the parsed YAML into Settings; raises ConfigurationError that names each wrong place."""
+    if not isinstance(document, Mapping):
+        raise ConfigurationError(f"{source} holds no settings", hint="start from include/config/protocol.yaml")
+    try:
+        return Settings.model_validate(document)
+    except ValidationError as error:
+        problems = "\n".join(_problems(error, document))
+        raise ConfigurationError(
+            f"{source} is not valid",
+            detail=problems,
+            hint="include/config/protocol.yaml shows every key with its meaning",
+        ) from None
+
+
+def _problems(error: ValidationError, document: Mapping[str, Any]) -> Iterator[str]:
+    for item in error.errors(include_url=False, include_context=False, include_input=False):
+        path = ".".join(str(part) for part in item["loc"]) or "the file"
+        text = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            text = "unknown key" + _suggestion(item["loc"])
+        yield f"{path}: {text}"
+
+
+def _suggestion(path: tuple[int | str, ...]) -> str:
+    section: type[Section] = Settings
+    for part in path[:-1]:  # names of clusters and list indexes are no fields: they stay in the section before
+        field = section.model_fields.get(str(part))
+        if field is not None:
+            section = _section_of(field.annotation) or section
+    known = section.model_fields
+    near = _nearest(str(path[-1]), known)
+    return f"; {near}" if near else f"; valid keys: {', '.join(known)}"
+
+
+def _section_of(annotation: Any) -> type[Section] | None:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        found = _section_of(argument)
+        if found is not None:
+            return found
+    return None
+
+
+def _nearest(word: str, known: Mapping[str, object]) -> str:
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else ""

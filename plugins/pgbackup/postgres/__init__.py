@@ -1,0 +1,1 @@
+"""All knowledge of PostgreSQL: client programs, connections, snapshots, SQL, throw-away servers."""

@@ -1,0 +1,146 @@
+"""pg_dump, pg_dumpall, pg_restore and friends: what they are called with. Streams and files are the caller's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from pgbackup.domain.model import Command
+from pgbackup.postgres.connection import ProgramAccess
+from pgbackup.postgres.programs import Programs
+
+_TABLESPACE = re.compile(
+    r"(CREATE|ALTER|DROP)\s+TABLESPACE\b|COMMENT\s+ON\s+TABLESPACE\b|(GRANT|REVOKE)\b.*\bON\s+TABLESPACE\b",
+    re.DOTALL,
+)
+_TOKEN = re.compile(r"""'(?:[^'\\]|''|\\.)*'|"(?:[^"]|"")*"|--[^\n]*|;|[^'";-]+|-""", re.DOTALL)
+
+
+def dump_globals(programs: Programs, access: ProgramAccess, database: str) -> Command:
+    """Roles, memberships, tablespaces, settings of roles; to standard output."""
+    return programs.command(
+        "pg_dumpall",
+        "--globals-only",
+        "--no-password",
+        f"--dbname={access.conninfo(database)}",
+        env=access.env,
+    )
+
+
+def dump_database(
+    programs: Programs,
+    access: ProgramAccess,
+    database: str,
+    *,
+    snapshot_id: str,
+    compression: str,
+    jobs: int = 1,
+    folder: Path | None = None,
+) -> Command:
+    """Dump one database at a snapshot: custom format to standard output, or directory format into ``folder``."""
+    target = ["--format=custom"] if folder is None else ["--format=directory", f"--file={folder}", f"--jobs={jobs}"]
+    return programs.command(
+        "pg_dump",
+        *target,
+        f"--compress={compression}",
+        f"--snapshot={snapshot_id}",
+        "--no-password",
+        "--lock-wait-timeout=60000",
+        f"--dbname={access.conninfo(database)}",
+        env=access.env,
+    )
+
+
+def pack(folder: Path) -> Command:
+    """Tar a directory-format dump to standard output."""
+    return Command(("tar", "--create", "--file=-", "--directory", str(folder), "."))
+
+
+def unpack(folder: Path) -> Command:
+    """Untar a directory-format dump from standard input."""
+    return Command(("tar", "--extract", "--file=-", "--directory", str(folder)))
+
+
+def list_archive(programs: Programs, archive: Path) -> Command:
+    """Print a dump's table of contents. It stands at the front: this alone says little about the rest."""
+    return programs.command("pg_restore", "--list", str(archive))
+
+
+def decode_archive(programs: Programs, archive: Path) -> Command:
+    """Decode a dump to its end, to nowhere."""
+    return programs.command("pg_restore", "--file=/dev/null", str(archive))
+
+
+def restore_database(programs: Programs, access: ProgramAccess, archive: Path, *, jobs: int) -> Command:
+    """Create a database from its dump, with owner, locale, settings and grants, in parallel.
+
+    Tablespaces and subscriptions stay out: an isolated server must touch nobody else's files or servers.
+    """
+    return programs.command(
+        "pg_restore",
+        "--create",
+        f"--jobs={jobs}",
+        "--no-tablespaces",
+        "--no-subscriptions",
+        "--no-password",
+        f"--dbname={access.conninfo('template1')}",
+        str(archive),
+        env=access.env,
+    )
+
+
+def check_indexes(programs: Programs, access: ProgramAccess, *, jobs: int) -> Command:
+    """Check every table and index of every database, each index against its table's rows."""
+    return programs.command(
+        "pg_amcheck",
+        "--all",
+        "--heapallindexed",
+        "--install-missing",
+        f"--jobs={jobs}",
+        "--no-password",
+        f"--maintenance-db={access.conninfo('template1')}",
+        env=access.env,
+    )
+
+
+def same_globals(first: bytes, second: bytes) -> bool:
+    """Compare two dumps of the globals, without their comments and the random key of newer versions."""
+    return _bare(first) == _bare(second)
+
+
+def _bare(text: bytes) -> list[bytes]:
+    return [line for line in text.splitlines() if not line.startswith((b"--", b"\\restrict", b"\\unrestrict"))]
+
+
+def globals_for_isolation(text: str, bootstrap: str) -> str:
+    """Take out of the globals what an isolated server must not run: tablespaces (they have absolute paths), and the
+    creation of the superuser that it already has.
+    """
+    quoted = '"' + bootstrap.replace('"', '""') + '"'
+    creations = {f"CREATE ROLE {bootstrap};", f"CREATE ROLE {quoted};"}
+    kept = [
+        statement for statement in statements(text) if not _TABLESPACE.match(statement) and statement not in creations
+    ]
+    return "\n".join(kept) + "\n"
+
+
+def statements(text: str) -> Iterator[str]:
+    """Split plain SQL (no dollar quotes: globals have none) into statements; psql's own commands are left out.
+
+    >>> list(statements('CREATE ROLE "a;b"; -- c\\nSELECT 1;'))
+    ['CREATE ROLE "a;b";', 'SELECT 1;']
+    """
+    lines = "\n".join(line for line in text.split("\n") if not line.startswith(("\\restrict", "\\unrestrict")))
+    current: list[str] = []
+    for match in _TOKEN.finditer(lines):
+        token = match[0]
+        if token.startswith("--"):
+            continue
+        current.append(token)
+        if token == ";":
+            yield "".join(current).strip()
+            current = []
+    rest = "".join(current).strip()
+    if rest:
+        yield rest

@@ -1,0 +1,99 @@
+"""One moment of one database that several connections and pg_dump can look at, with nothing changing under them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import psycopg
+from psycopg import sql
+
+from pgbackup.domain.errors import BusyError, UnavailableError
+from pgbackup.domain.model import ConnectionParameters
+from pgbackup.postgres.connection import Connection, connect
+from pgbackup.postgres.describe import TableSource, tables
+
+_TRIES = 5
+_BATCH = 200
+_LOCKS_GONE = (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """An exported snapshot: ``id`` to import it, ``xacts`` is xmin:xmax:xip, ``lsn`` the WAL position it was taken at."""
+
+    id: str
+    xacts: str
+    lsn: str
+    moment: datetime
+    tables: tuple[TableSource, ...]
+    connection: Connection
+
+
+@contextlib.contextmanager
+def locked_snapshot(parameters: ConnectionParameters, database: str, *, lock_timeout: timedelta) -> Iterator[Snapshot]:
+    """Lock every table ACCESS SHARE, then take and export the snapshot; both are held until the block ends.
+
+    The locks come first: a TRUNCATE between snapshot and lock would make the snapshot see an empty table. Raises
+    BusyError when a lock is not granted in time or the tables keep changing.
+    """
+    with connect(parameters, database) as connection:
+        milliseconds = int(lock_timeout.total_seconds() * 1000)
+        connection.execute("SELECT pg_catalog.set_config('lock_timeout', %s, false)", (str(milliseconds),))
+        for _ in range(_TRIES):
+            snapshot = _try_snapshot(connection, database)
+            if snapshot is not None:
+                break
+            connection.execute("ROLLBACK")
+        else:
+            raise BusyError(
+                f"tables of database {database!r} are created or dropped faster than they can be locked",
+                hint="try again when the migration has finished",
+            )
+        yield snapshot
+        connection.execute("ROLLBACK")
+
+
+def _try_snapshot(connection: Connection, database: str) -> Snapshot | None:
+    before = tables(connection)
+    connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+    try:
+        for batch in _batched(before):
+            names = sql.SQL(", ").join(sql.SQL("ONLY {}").format(table.identifier) for table in batch)
+            connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(names))
+    except _LOCKS_GONE:
+        return None
+    except psycopg.errors.LockNotAvailable as error:
+        raise BusyError(
+            f"a table of database {database!r} stayed locked by somebody else",
+            detail=str(error).strip(),
+            hint="look for ACCESS EXCLUSIVE locks in pg_locks; full_backup.lock_timeout says how long to wait",
+        ) from None
+    row = connection.execute(
+        "SELECT pg_catalog.pg_export_snapshot(), pg_catalog.pg_current_snapshot()::text,"
+        " CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()"
+        " ELSE pg_catalog.pg_current_wal_insert_lsn() END::text, pg_catalog.clock_timestamp()"
+    ).fetchone()
+    if row is None:
+        raise UnavailableError("the server exported no snapshot")
+    after = tables(connection)
+    if {(table.schema_name, table.name) for table in after} != {(table.schema_name, table.name) for table in before}:
+        return None
+    return Snapshot(row[0], row[1], row[2], row[3], after, connection)
+
+
+def _batched(items: tuple[TableSource, ...]) -> Iterator[tuple[TableSource, ...]]:
+    for start in range(0, len(items), _BATCH):
+        yield items[start : start + _BATCH]
+
+
+@contextlib.contextmanager
+def imported_snapshot(parameters: ConnectionParameters, database: str, snapshot_id: str) -> Iterator[Connection]:
+    """Open a connection that sees exactly an exported snapshot."""
+    with connect(parameters, database) as connection:
+        connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(snapshot_id)))
+        yield connection
+        connection.execute("ROLLBACK")

@@ -1,0 +1,187 @@
+"""A throw-away server: isolated, fast, private, and gone when the block ends or this process dies.
+
+Isolated: a Unix socket in a private folder only, its own network namespace where the kernel allows one (so that no
+foreign table, dblink or subscription reaches production), no archiving, no preloaded libraries, no autovacuum.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pgbackup.domain.errors import ProgramFailed, UnavailableError, UnfitError
+from pgbackup.domain.model import Command, ConnectionParameters
+from pgbackup.domain.ports import Runner
+from pgbackup.postgres.connection import connect
+from pgbackup.postgres.programs import Programs
+
+_START_TIMEOUT = 60.0
+_STOP_TIMEOUT = 60.0
+_NOBODY = 65534
+_PORT = "5432"
+
+SETTINGS: dict[str, str] = {
+    "listen_addresses": "",
+    "unix_socket_permissions": "0700",
+    "max_connections": "60",
+    "shared_buffers": "256MB",
+    "maintenance_work_mem": "256MB",
+    "max_wal_size": "16GB",
+    "checkpoint_timeout": "1h",
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+    "archive_mode": "off",
+    "fsync": "off",
+    "full_page_writes": "off",
+    "synchronous_commit": "off",
+    "autovacuum": "off",
+    "jit": "off",
+    "max_locks_per_transaction": "1024",
+    "max_prepared_transactions": "0",
+    "max_logical_replication_workers": "0",
+    "lc_messages": "C",
+    "logging_collector": "off",
+    "log_min_messages": "warning",
+    "log_statement": "none",
+    "log_min_error_statement": "panic",
+    "event_triggers": "on",
+    "dynamic_library_path": "$libdir",
+}
+_SINCE = {"event_triggers": 17}
+
+
+@dataclass(frozen=True)
+class ThrowAwayServer:
+    """A data directory that servers are started on, one at a time."""
+
+    folder: Path
+    programs: Programs
+    runner: Runner
+    superuser: str
+    major: int
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def data(self) -> Path:
+        """The data directory."""
+        return self.folder / "data"
+
+    def create(self) -> None:
+        """Make an empty server; whatever a killed try left is removed first."""
+        self.discard()
+        self.folder.mkdir(mode=0o700, parents=True)
+        if _isolation() == "nobody":
+            os.chown(self.folder, _NOBODY, _NOBODY)
+        options = [
+            "--no-sync",
+            "--auth=trust",
+            "--encoding=UTF8",
+            "--locale=C",
+            f"--username={self.superuser}",
+        ]
+        if self.major >= 18:
+            options.append("--no-data-checksums")  # nothing here outlives the hour
+        self.runner.run(self._as_server("initdb", "-D", str(self.data), *options))
+        values = {**SETTINGS, **self.settings}
+        lines = [f"{name} = '{value}'" for name, value in values.items() if self.major >= _SINCE.get(name, 0)]
+        (self.data / "postgresql.conf").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        (self.data / "pg_hba.conf").write_text("local all all trust\n", encoding="utf-8")
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[ConnectionParameters]:
+        """Start the server, yield how to reach it as superuser, stop it (a fast shutdown: what was done stays)."""
+        with _socket_folder() as socket:
+            command = self._as_server("postgres", "-D", str(self.data), "-k", socket, "-p", _PORT)
+            process = self.runner.spawn(command)
+            parameters = ConnectionParameters(
+                {"host": socket, "port": _PORT, "user": self.superuser, "dbname": "template1"}
+            )
+            try:
+                deadline = time.monotonic() + _START_TIMEOUT
+                while not _answers(parameters):
+                    if process.poll() is not None:
+                        raise UnavailableError("the throw-away server does not start", detail=process.stderr()[-2000:])
+                    if time.monotonic() > deadline:
+                        raise UnavailableError("the throw-away server does not answer", detail=process.stderr()[-2000:])
+                    time.sleep(0.05)
+                yield parameters
+            finally:
+                process.stop(signal.SIGINT, _STOP_TIMEOUT)
+
+    def discard(self) -> None:
+        """Remove everything, restored data first."""
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
+
+    def _as_server(self, program: str, *arguments: str) -> Command:
+        """Call a program that refuses to be root; ``setpriv`` repeats the death signal, which a new user namespace drops."""
+        command = self.programs.command(program, *arguments)
+        return Command((*_PREFIX[_isolation()], *command.argv))
+
+
+_MAP = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
+_DIE = ("setpriv", "--pdeathsig", "INT", "--")
+_PREFIX: dict[str, tuple[str, ...]] = {
+    "namespace": (*_MAP, "--net", *_DIE),
+    "user": (*_MAP, *_DIE),
+    "nobody": (
+        "setpriv",
+        "--pdeathsig",
+        "INT",
+        f"--reuid={_NOBODY}",
+        f"--regid={_NOBODY}",
+        "--clear-groups",
+        "--",
+    ),
+    "direct": (),
+}
+
+
+@functools.cache
+def _isolation() -> str:
+    """Find the strongest isolation that this machine allows; root needs one, because PostgreSQL refuses to be root."""
+    if os.path.exists("/proc/self/ns/user") and shutil.which("unshare") and shutil.which("setpriv"):  # noqa: PTH110
+        for name in ("namespace", "user"):
+            if os.spawnvp(os.P_WAIT, "sh", ["sh", "-c", '"$@" 2>/dev/null', "sh", *_PREFIX[name], "true"]) == 0:
+                return name
+    if os.geteuid() != 0:
+        return "direct"
+    if shutil.which("setpriv"):
+        return "nobody"
+    raise UnfitError(
+        "PostgreSQL refuses to run as root, and there is no way to run it as somebody else",
+        hint="install util-linux (unshare, setpriv), or run as an ordinary user",
+    )
+
+
+def has_network_isolation() -> bool:
+    """Tell whether throw-away servers are cut off from the network."""
+    return _isolation() == "namespace"
+
+
+@contextlib.contextmanager
+def _socket_folder() -> Iterator[str]:
+    """Make a private folder for the socket; short, because a socket's path has a limit of about 100 characters."""
+    folder = tempfile.mkdtemp(prefix="pgs", dir="/tmp")
+    try:
+        if _isolation() == "nobody":
+            os.chown(folder, _NOBODY, _NOBODY)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _answers(parameters: ConnectionParameters) -> bool:
+    try:
+        with connect(parameters, pinned=False):
+            return True
+    except (UnavailableError, ProgramFailed, UnfitError):
+        return False

@@ -1,0 +1,171 @@
+"""Bring one copy of a backup into a private folder: every byte checked on the way, decrypted, never trusted early."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import IO
+
+from pgbackup.domain.errors import PgBackupError, ProgramFailed, RefusedError, UnavailableError, WrongKeyError
+from pgbackup.domain.ids import MANIFEST, SUMS, BackupId
+from pgbackup.domain.manifest import File, Manifest, parse_manifest
+from pgbackup.domain.model import Command
+from pgbackup.domain.ports import Site, Store
+from pgbackup.domain.sums import parse_sums
+from pgbackup.postgres import dump
+
+log = logging.getLogger(__name__)
+
+
+class DamagedError(RefusedError):
+    """What a repository holds is not what was stored."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """A backup's manifest and checksums as one repository holds them, checked against each other."""
+
+    backup_id: BackupId
+    manifest: Manifest
+    digests: dict[str, str]
+
+
+def describe_copy(store: Store, backup_id: BackupId) -> Description:
+    """Read SHA256SUMS and the manifest; raises RefusedError when the backup is not there or is damaged."""
+    try:
+        digests = parse_sums(store.read(backup_id.key(SUMS)), source=f"{backup_id}/{SUMS}")
+    except RefusedError as error:
+        if any(store.list(backup_id.key(""))):
+            raise DamagedError(error.message, detail=error.detail, hint="verify another copy of this backup") from None
+        raise
+    text = store.read(backup_id.key(MANIFEST))
+    if sha256(text).hexdigest() != digests.get(MANIFEST):
+        raise DamagedError(f"{backup_id}/{MANIFEST} does not match its checksum", hint="verify another copy")
+    manifest = parse_manifest(text, source=f"{backup_id}/{MANIFEST}")
+    stored = {file.name: file.stored_sha256 for file in manifest.files}
+    listed = {name: digest for name, digest in digests.items() if name != MANIFEST}
+    if manifest.id != str(backup_id) or stored != listed:
+        raise DamagedError(f"manifest and checksums of {backup_id} contradict each other", hint="verify another copy")
+    return Description(backup_id, manifest, digests)
+
+
+def open_passphrase(site: Site, store: Store, description: Description) -> bytes:
+    """Return the backup's passphrase.
+
+    Raises WrongKeyError when no private key of ours is among the recipients, DamagedError when one is and still
+    nothing opens.
+    """
+    manifest = description.manifest
+    if not manifest.encrypted:
+        return b""
+    names = sorted(name for name in description.digests if name.startswith("key."))
+    if not names:
+        raise DamagedError(f"{manifest.id} is encrypted but holds no key file")
+    last: PgBackupError | None = None
+    for name in names:
+        wrapped = store.read(description.backup_id.key(name))
+        if sha256(wrapped).hexdigest() != description.digests[name]:
+            raise DamagedError(f"{name} does not match its checksum", hint="verify another copy of this backup")
+        try:
+            return site.keyring.unwrap(wrapped)
+        except WrongKeyError as error:
+            last = error
+            if set(site.keyring.identities()) & set(manifest.recipients):
+                last = DamagedError(f"{name} is encrypted for our key and does not open", detail=error.detail)
+    raise last or DamagedError(f"{manifest.id} holds no key file")
+
+
+def fetch_file(site: Site, store: Store, description: Description, file: File, passphrase: bytes, into: Path) -> Path:
+    """Bring one file: stored and plain checksum compared; a directory dump is unpacked. Return its path."""
+    manifest = description.manifest
+    suffix = site.keyring.suffix if manifest.encrypted else ""
+    plain = into / file.name.removesuffix(suffix)
+    filters: tuple[Command, ...] = site.keyring.decrypt(passphrase) if manifest.encrypted else ()
+    with contextlib.ExitStack() as cleanup:
+        unfinished = plain.with_name(f".{plain.name}")
+        cleanup.callback(unfinished.unlink, missing_ok=True)
+        try:
+            with store.open(description.backup_id.key(file.name)) as source, _spool_file(unfinished) as sink:
+                piped = site.runner.pipe(
+                    source, through=filters, sink=sink, progress=lambda count: site.progress(file.name, count)
+                )
+        except ProgramFailed as error:
+            raise DamagedError(f"{file.name} does not decrypt", detail=error.detail) from None
+        if (piped.source.bytes, piped.source.sha256) != (file.stored_bytes, file.stored_sha256):
+            raise DamagedError(f"{file.name} does not match its checksum", hint="verify another copy of this backup")
+        if (piped.sink.bytes, piped.sink.sha256) != (file.plain_bytes, file.plain_sha256):
+            raise DamagedError(f"{file.name} decrypts to something else than was encrypted")
+        if plain.name.endswith(".dir.tar"):
+            return _unpack(site, unfinished, plain.with_suffix(""))
+        unfinished.replace(plain)
+    return plain
+
+
+def check_stored(store: Store, description: Description) -> int:
+    """Compare every stored object with SHA256SUMS, decrypting nothing; return the bytes read."""
+    total = 0
+    for file in description.manifest.files:
+        digest = sha256(usedforsecurity=False)
+        count = 0
+        with store.open(description.backup_id.key(file.name)) as source:
+            while chunk := source.read(1 << 20):
+                digest.update(chunk)
+                count += len(chunk)
+        if (count, digest.hexdigest()) != (file.stored_bytes, file.stored_sha256):
+            raise DamagedError(f"{file.name} does not match its checksum", hint="verify another copy of this backup")
+        total += count
+    return total
+
+
+def _unpack(site: Site, archive: Path, folder: Path) -> Path:
+    folder.mkdir(mode=0o700)
+    try:
+        with archive.open("rb", buffering=0) as source:
+            site.runner.pipe(source, through=(dump.unpack(folder),), sink=_Nowhere())
+    except ProgramFailed as error:
+        raise DamagedError(f"{archive.name} does not unpack", detail=error.detail) from None
+    return folder
+
+
+class _Nowhere:
+    """A sink that forgets."""
+
+    def write(self, data: bytes | memoryview) -> None:
+        del data
+
+
+@contextlib.contextmanager
+def _spool_file(path: Path) -> Iterator[_Spooled]:
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            yield _Spooled(file, path)
+    except OSError as error:
+        raise _spool_failure(path, error) from error
+
+
+class _Spooled:
+    """A file of the spool whose errors are the spool's, not the backup's."""
+
+    def __init__(self, file: IO[bytes], path: Path) -> None:
+        self._file = file
+        self._path = path
+
+    def write(self, data: bytes | memoryview) -> None:
+        try:
+            self._file.write(data)
+        except OSError as error:
+            raise _spool_failure(self._path, error) from error
+
+
+def _spool_failure(path: Path, error: OSError) -> PgBackupError:
+    return UnavailableError(
+        f"cannot write to the spool: {path.parent}",
+        detail=error.strerror,
+        hint="a verification needs space for the decrypted files and the restored databases: see paths.spool",
+    )

@@ -1,0 +1,6 @@
+"""The only package that starts programs: pipelines that measure, encrypt, redact, and check every exit status."""
+
+from pgbackup.stream.gpg import GpgKeyring, PlainKeyring
+from pgbackup.stream.process import Processes
+
+__all__ = ["GpgKeyring", "PlainKeyring", "Processes"]

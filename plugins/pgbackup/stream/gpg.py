@@ -1,0 +1,265 @@
+"""GPG as a Keyring: a random passphrase encrypts a backup, public keys encrypt the passphrase.
+
+Stock gpg opens it in two steps: ``gpg -d key.1.gpg > pass``, then ``gpg --batch --passphrase-file pass -d FILE``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pgbackup.domain.errors import PgBackupError, ProgramFailed, RefusedError, UnfitError, WrongKeyError
+from pgbackup.domain.model import SECRET_FD, Command
+from pgbackup.domain.ports import Runner
+from pgbackup.domain.settings import Encryption
+
+_QUIET = (
+    "--batch",
+    "--yes",
+    "--no-tty",
+    "--quiet",
+    "--no-autostart",
+    "--disable-dirmngr",
+    "--no-auto-key-locate",
+)
+_CIPHER = ("--cipher-algo", "AES256", "--compress-algo", "none")
+# The passphrase has 256 random bits: stretching it would only cost time, and asking the agent how much, an agent.
+_S2K = ("--s2k-mode", "3", "--s2k-digest-algo", "SHA256", "--s2k-count", "65536")
+
+
+@dataclass(frozen=True)
+class PublicKey:
+    """A recipient's key file as gpg lists it; ``expires`` in seconds since 1970, None for never."""
+
+    path: Path
+    fingerprint: str
+    expires: int | None
+    usable: bool
+
+
+class PlainKeyring:
+    """Encryption switched off by configuration."""
+
+    suffix = ""
+
+    def recipients(self) -> tuple[str, ...]:
+        """Nobody needs a key."""
+        return ()
+
+    def new_passphrase(self) -> bytes:
+        """No passphrase is needed."""
+        return b""
+
+    def wrap(self, passphrase: bytes) -> bytes:
+        """Nothing to wrap."""
+        return passphrase
+
+    def unwrap(self, wrapped: bytes) -> bytes:
+        """Nothing to unwrap."""
+        return wrapped
+
+    def identities(self) -> tuple[str, ...]:
+        """Nobody needs a key."""
+        return ()
+
+    def encrypt(self, passphrase: bytes) -> tuple[Command, ...]:
+        """No filter."""
+        del passphrase
+        return ()
+
+    def decrypt(self, passphrase: bytes) -> tuple[Command, ...]:
+        """No filter."""
+        del passphrase
+        return ()
+
+
+class GpgKeyring:
+    """Encryption by stock gpg, without any keyring of the user's."""
+
+    suffix = ".gpg"
+
+    def __init__(self, settings: Encryption, runner: Runner, *, clock: Callable[[], float] = time.time) -> None:
+        self._settings = settings
+        self._runner = runner
+        self._clock = clock
+
+    def recipients(self) -> tuple[str, ...]:
+        """Return the recipients' fingerprints, each key checked; see ports.Keyring."""
+        return tuple(key.fingerprint for key in self.public_keys())
+
+    def public_keys(self) -> tuple[PublicKey, ...]:
+        """Read the recipients' key files; raises UnfitError for one that cannot encrypt today."""
+        keys = tuple(self._public_key(path) for path in self._settings.recipients)
+        for key in keys:
+            if key.expires is not None and key.expires <= self._clock():
+                day = time.strftime("%Y-%m-%d", time.gmtime(key.expires))
+                raise UnfitError(
+                    f"the public key {key.path} expired on {day}",
+                    detail=key.fingerprint,
+                    hint="extend it or replace it in encryption.recipients",
+                )
+            if not key.usable:
+                raise UnfitError(
+                    f"the public key {key.path} cannot encrypt",
+                    detail=key.fingerprint,
+                    hint="export a key that has an encryption subkey: gpg --armor --export WHO",
+                )
+        return keys
+
+    def new_passphrase(self) -> bytes:
+        """Return 256 random bits as text, one line."""
+        return secrets.token_urlsafe(32).encode() + b"\n"
+
+    def wrap(self, passphrase: bytes) -> bytes:
+        """Encrypt a passphrase to all recipients."""
+        self.public_keys()
+        files = [argument for path in self._settings.recipients for argument in ("--recipient-file", str(path))]
+        with _home() as home:
+            options = ("--trust-model", "always", *_CIPHER, *files, "--output", "-", "--encrypt")
+            output, _ = self._runner.run(_gpg(home, *options), feed=passphrase)
+        return output
+
+    def unwrap(self, wrapped: bytes) -> bytes:
+        """Open a wrapped passphrase with the configured private keys; see ports.Keyring."""
+        if not self._settings.private_keys:
+            raise UnfitError(
+                "no private key is configured here",
+                hint="name secret key files in encryption.private_keys on the side that verifies and recovers",
+            )
+        secret = self._passphrase()
+        with _home() as home:
+            try:
+                self._import(home, secret)
+                output, _ = self._runner.run(
+                    _gpg(
+                        home,
+                        "--pinentry-mode",
+                        "loopback",
+                        "--passphrase-fd",
+                        SECRET_FD,
+                        "--decrypt",
+                        secret=secret,
+                    ),
+                    feed=wrapped,
+                )
+            except ProgramFailed as error:
+                raise _unwrap_failure(error) from None
+            finally:
+                with contextlib.suppress(ProgramFailed, UnfitError):
+                    self._runner.run(Command(("gpgconf", "--homedir", home, "--kill", "all")))
+        return output
+
+    def identities(self) -> tuple[str, ...]:
+        """Return the fingerprints of our private keys."""
+        return tuple(self._public_key(path).fingerprint for path in self._settings.private_keys)
+
+    def encrypt(self, passphrase: bytes) -> tuple[Command, ...]:
+        """Return the gpg filter that encrypts with the backup's passphrase."""
+        return (self._symmetric(passphrase, *_CIPHER, *_S2K, "--symmetric"),)
+
+    def decrypt(self, passphrase: bytes) -> tuple[Command, ...]:
+        """Return the gpg filter that decrypts; a tampered stream makes it exit non-zero, after its output."""
+        return (self._symmetric(passphrase, "--decrypt"),)
+
+    def _symmetric(self, passphrase: bytes, *options: str) -> Command:
+        # No keyring and no agent is used: the home only has to be named, and never exist.
+        home = "/nonexistent"
+        loopback = (
+            "--no-keyring",
+            "--no-options",
+            "--pinentry-mode",
+            "loopback",
+            "--passphrase-fd",
+            SECRET_FD,
+        )
+        return _gpg(home, *loopback, *options, secret=passphrase)
+
+    def _passphrase(self) -> bytes:
+        path = self._settings.passphrase_file
+        if path is None:
+            return b"\n"
+        try:
+            return path.read_bytes().rstrip(b"\n") + b"\n"
+        except OSError as error:
+            raise UnfitError(
+                "cannot read the private key's passphrase",
+                detail=f"{path}: {error.strerror}",
+                hint="see encryption.passphrase_file",
+            ) from None
+
+    def _import(self, home: str, secret: bytes) -> None:
+        for path in self._settings.private_keys:
+            if not path.is_file():
+                raise UnfitError("a private key file is missing", detail=str(path), hint="see encryption.private_keys")
+            loopback = ("--pinentry-mode", "loopback", "--passphrase-fd", SECRET_FD)
+            self._runner.run(_gpg(home, *loopback, "--import", str(path), secret=secret))
+
+    def _public_key(self, path: Path) -> PublicKey:
+        if not path.is_file():
+            raise UnfitError(
+                "unknown recipient: its public key file is missing",
+                detail=str(path),
+                hint="see encryption.recipients",
+            )
+        with _home() as home:
+            try:
+                output, _ = self._runner.run(_gpg(home, "--with-colons", "--show-keys", str(path)))
+            except ProgramFailed as error:
+                raise UnfitError(
+                    f"{path} is not a public key file",
+                    detail=error.detail,
+                    hint="gpg --armor --export WHO > FILE",
+                ) from None
+        return parse_public_key(path, output.decode(errors="replace").splitlines())
+
+
+def parse_public_key(path: Path, lines: Sequence[str]) -> PublicKey:
+    """Read gpg's --with-colons listing: field 7 is the expiry, field 12 the capabilities (E: the key can encrypt)."""
+    rows = [line.split(":") for line in lines]
+    primary = next((row for row in rows if row[0] in {"pub", "sec"}), None)
+    fingerprint = next((row[9] for row in rows if row[0] == "fpr"), None)
+    if primary is None or fingerprint is None:
+        raise UnfitError(f"{path} holds no public key", hint="gpg --armor --export WHO > FILE")
+    encrypting = [row for row in rows if row[0] in {"pub", "sub", "sec", "ssb"} and "e" in row[11]]
+    expiries = [int(row[6]) for row in (primary, *encrypting[-1:]) if row[6]]
+    return PublicKey(path, fingerprint, min(expiries, default=None), "E" in primary[11] or bool(encrypting))
+
+
+def _unwrap_failure(error: ProgramFailed) -> PgBackupError:
+    """Tell a wrong passphrase and a wrong key from a damaged file; gpg speaks English here (LC_ALL=C)."""
+    if "passphrase" in error.stderr:
+        return UnfitError(
+            "the private key's passphrase is wrong",
+            detail=error.detail,
+            hint="see encryption.passphrase_file",
+        )
+    if "No secret key" in error.stderr:
+        return WrongKeyError(
+            "none of our private keys opens this backup",
+            detail=error.detail,
+            hint="the manifest lists the recipients' fingerprints: name one of their private keys in encryption.private_keys",
+        )
+    return RefusedError(
+        "the wrapped passphrase is damaged", detail=error.detail, hint="verify another copy of this backup"
+    )
+
+
+def _gpg(home: str, *options: str, secret: bytes | None = None) -> Command:
+    quiet = tuple(option for option in _QUIET if option != "--no-autostart" or secret is None or home == "/nonexistent")
+    return Command(("gpg", "--homedir", home, *quiet, *options), secret=secret)
+
+
+@contextlib.contextmanager
+def _home() -> Iterator[str]:
+    """Make a private gpg home. Short on purpose: the agent's socket path has a limit of about 100 characters."""
+    home = tempfile.mkdtemp(prefix="g", dir="/tmp")
+    try:
+        yield home
+    finally:
+        shutil.rmtree(home, ignore_errors=True)

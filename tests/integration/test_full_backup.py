@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pgbackup.capture import capture_full
+from pgbackup.domain.model import State, Verdict
+from pgbackup.domain.ports import Site
+from pgbackup.verify import verify
+from tests.support.source import Source
+
+
+def test_a_backup_is_restored_and_found_equal(streamflix: Source, site_for: Callable[..., Site]) -> None:
+    site = site_for(streamflix)
+    manifest = capture_full(site, "streamflix")
+    verification = verify(site, manifest.id, "local")
+    for f in verification.findings:
+        print(f)
+    assert verification.verdict is Verdict.VERIFIED
+    backup = site.catalog.backup(manifest.id)
+    assert backup is not None
+    assert backup.state is State.VERIFIED
