@@ -12,12 +12,13 @@ CLUSTER = "streamflix"
 
 def protocol(layout: Layout) -> dict[str, Any]:
     """protocol.yaml as a document: include/config/protocol.yaml explains every key."""
-    libpq = {"service_file": str(layout.service_file), "passfile": str(layout.passfile)}
+    libpq = {"passfile": str(layout.passfile)}
     return {
         "version": 1,
         "paths": {
             "backups": str(layout.home / "backups"),
             "logs": str(layout.home / "backup-logs"),
+            "service_file": str(layout.service_file),
             "postgres_bin": str(layout.postgres / "bin"),
         },
         "catalog": {"airflow_conn_id": "pgbackup_catalog", "service": "pgbackup_catalog", **libpq},

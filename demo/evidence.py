@@ -35,9 +35,8 @@ def prove(airflow: Airflow, layout: Layout) -> None:
         raise NotProvedError(f"{BACKUP_DAG} succeeded, but the catalog holds no new full backup")
     for backup in made:
         follow(airflow, VERIFY_DAG, verification_run(airflow, backup["id"]))
-    verified = {backup["id"]: backup for backup in catalog(layout)}
     for backup in made:
-        show(verified[backup["id"]], layout)
+        show(pgbackup(layout, "show", backup["id"]), layout)
 
 
 def follow(airflow: Airflow, dag_id: str, run_id: str) -> None:
@@ -85,14 +84,19 @@ def verification_run(airflow: Airflow, backup_id: str) -> str:
 
 
 def catalog(layout: Layout) -> list[dict[str, Any]]:
-    """Every backup in the catalog, as ``pgbackup list --json`` gives them."""
-    command = [str(Path(sys.executable).with_name("pgbackup")), "list", "--json"]
+    """Every backup in the catalog."""
+    backups: list[dict[str, Any]] = pgbackup(layout, "list")
+    return backups
+
+
+def pgbackup(layout: Layout, *arguments: str) -> Any:
+    """What a command of ``pgbackup`` prints with ``--json``."""
+    command = [str(Path(sys.executable).with_name("pgbackup")), *arguments, "--json"]
     environment = os.environ | {"PGBACKUP_CONFIG": str(layout.protocol)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise NotProvedError(f"pgbackup list ended with exit status {done.returncode}: {done.stderr.strip()}")
-    backups: list[dict[str, Any]] = json.loads(done.stdout)
-    return backups
+        raise NotProvedError(f"{' '.join(command)} ended with exit status {done.returncode}: {done.stderr.strip()}")
+    return json.loads(done.stdout)
 
 
 def show(backup: dict[str, Any], layout: Layout) -> None:
@@ -104,12 +108,20 @@ def show(backup: dict[str, Any], layout: Layout) -> None:
         ("stored", f"{megabytes:.1f} MB in {seconds:.1f} s ({megabytes / max(seconds, 0.001):.0f} MB/s)"),
         ("files", str(layout.home / "backups" / "full" / backup["id"])),
     ]
-    for copy in backup["copies"]:
-        lines.append((f"copy {copy['repository']}", f"{copy['state']} {copy['verified_at'] or ''}"))
+    lines += [
+        (f"copy {copy['repository']}", f"{copy['state']} {copy['verified_at'] or ''}") for copy in backup["copies"]
+    ]
+    for attempt in backup["verifications"]:
         lines += [
-            (f"  {'✓' if finding['ok'] else '✗'}", f"{finding['name']}  {finding['detail'] or ''}")
-            for finding in copy.get("findings", ())
+            (
+                f"  {'✓' if finding['ok'] else '✗'}",
+                f"{finding['name']}: {finding['detail']} ({finding['seconds']:.1f} s)",
+            )
+            for finding in attempt["findings"]
         ]
+        lines.append(
+            ("verdict", f"{attempt['verdict'] or 'none'} after {attempt['seconds']:.1f} s {attempt['reason']}")
+        )
     console.print("[bold]Evidence[/]")
     for name, value in lines:
         console.print(f"{name:14}{value}", markup=False, soft_wrap=True)

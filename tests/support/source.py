@@ -103,29 +103,11 @@ class Source:
     def load_sample(self, dbname: str = "streamflix", scale: float = 0.01) -> None:
         """Create a database and load the sample into it; role ``backup`` gets this server's password."""
         self.execute(f'CREATE DATABASE "{dbname}"')
-        environment = {**os.environ, "STREAMFLIX_BACKUP_PASSWORD": self.password}
-        subprocess.run(
-            [
-                str(self.bin / "psql"),
-                "-X",
-                "-q",
-                "-h",
-                str(self.folder),
-                "-p",
-                str(self.port),
-                "-U",
-                "postgres",
-                "-d",
-                dbname,
-                "-v",
-                f"scale={scale}",
-                "-f",
-                str(SAMPLE / "load.sql"),
-            ],
-            check=True,
-            env=environment,
-            stdout=subprocess.DEVNULL,
-        )
+        self._psql(SAMPLE / "load.sql", dbname, f"scale={scale}")
+
+    def make_roles(self) -> None:
+        """Make the sample's roles without its database; role ``backup`` gets this server's password."""
+        self._psql(SAMPLE / "roles.sql", "postgres")
 
     def parameters(
         self, user: str = "backup", *, tcp: bool = False, password: str | None = None
@@ -133,6 +115,16 @@ class Source:
         host = "127.0.0.1" if tcp else str(self.folder)
         keywords = {"host": host, "port": str(self.port), "user": user, "dbname": "postgres"}
         return ConnectionParameters(keywords, (password or self.password) if tcp else None)
+
+    def _psql(self, script: Path, dbname: str, *variables: str) -> None:
+        where = ["-h", str(self.folder), "-p", str(self.port), "-U", "postgres", "-d", dbname]
+        values = [word for variable in variables for word in ("-v", variable)]
+        subprocess.run(
+            [str(self.bin / "psql"), "-X", "-q", *where, *values, "-f", str(script)],
+            check=True,
+            env={**os.environ, "STREAMFLIX_BACKUP_PASSWORD": self.password},
+            stdout=subprocess.DEVNULL,
+        )
 
     def _run(self, program: str, *arguments: str) -> None:
         subprocess.run(self._argv(program, *arguments), cwd="/", check=True, stdout=subprocess.DEVNULL)

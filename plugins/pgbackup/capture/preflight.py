@@ -36,8 +36,8 @@ _RIGHTS = (
     ("monitors", "pg_catalog.pg_has_role('pg_monitor', 'USAGE')", "GRANT pg_monitor TO {role}"),
     (
         "reads large objects",
-        "pg_catalog.current_setting('lo_compat_privileges') = 'on'"
-        " OR (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user)",
+        "(SELECT pg_catalog.current_setting('lo_compat_privileges') = 'on' OR rolsuper"  # noqa: ISC004
+        " FROM pg_catalog.pg_roles WHERE rolname = current_user)",
         "ALTER ROLE {role} SET lo_compat_privileges = on",
     ),
     (
@@ -71,8 +71,9 @@ def preflight(site: Site, cluster: str) -> tuple[Finding, ...]:
         findings.extend(_rights(connection))
         findings.append(_ask("local repository has space", lambda: _space(site, cluster, connection)))
         databases = [name for name in describe.databases(connection) if name not in settings.exclude_databases]
-    for database in databases:
-        findings.append(_ask(f"may connect to {database!r}", partial(_server_of, site, cluster, database)))
+    findings.extend(
+        _ask(f"may connect to {database!r}", partial(_server_of, site, cluster, database)) for database in databases
+    )
     findings.extend(_heartbeat(site, cluster, databases))
     return tuple(findings)
 

@@ -70,7 +70,8 @@ class PostgresCatalog:
     def begin(self, backup_id: str, *, cluster: str, kind: Kind, owner: str, now: datetime) -> None:
         """Record a start; see ports.Catalog."""
         self._write(
-            "INSERT INTO backup_log (id, cluster, kind, state, owner, started_at) VALUES (%s, %s, %s, 'running', %s, %s)",
+            "INSERT INTO backup_log (id, cluster, kind, state, owner, started_at)"
+            " VALUES (%s, %s, %s, 'running', %s, %s)",
             (backup_id, cluster, kind, owner, now),
         )
 
@@ -103,6 +104,14 @@ class PostgresCatalog:
             "(%s::text IS NULL OR cluster = %s) AND (%s::text[] IS NULL OR state = ANY (%s))",
             (cluster, cluster, *(2 * (None if states is None else [str(state) for state in states],))),
         )
+
+    def backups_of(self, owner: str) -> tuple[Backup, ...]:
+        """Return what one run captured or tried to; see ports.Catalog."""
+        return self._backups("owner = %s", (owner,))
+
+    def verifications_of(self, owner: str) -> tuple[Verification, ...]:
+        """Return what one run verified or tried to; see ports.Catalog."""
+        return self._verifications("owner = %s", (owner,))
 
     def copies(self, backup_id: str) -> tuple[Copy, ...]:
         """Return a backup's copies; see ports.Catalog."""
@@ -172,15 +181,7 @@ class PostgresCatalog:
 
     def verifications(self, backup_id: str) -> tuple[Verification, ...]:
         """Return every attempt on a backup, newest first; see ports.Catalog."""
-        with self._transaction() as connection:
-            attempts = connection.execute(
-                "SELECT * FROM verification WHERE backup_id = %s ORDER BY started_at DESC, attempt DESC",
-                (backup_id,),
-            ).fetchall()
-            findings = connection.execute(
-                "SELECT * FROM finding WHERE backup_id = %s ORDER BY number", (backup_id,)
-            ).fetchall()
-        return tuple(_verification(attempt, findings) for attempt in attempts)
+        return self._verifications("backup_id = %s", (backup_id,))
 
     def register(
         self,
@@ -230,6 +231,19 @@ class PostgresCatalog:
                 arguments,
             ).fetchall()
         return tuple(_backup(row) for row in rows)
+
+    def _verifications(self, condition: str, arguments: tuple[object, ...]) -> tuple[Verification, ...]:
+        with self._transaction() as connection:
+            attempts = connection.execute(
+                f"SELECT * FROM verification WHERE {condition} ORDER BY started_at DESC, attempt DESC",  # noqa: S608
+                arguments,
+            ).fetchall()
+            findings = connection.execute(
+                "SELECT f.* FROM finding AS f JOIN verification AS v USING (backup_id, repository, attempt)"  # noqa: S608
+                f" WHERE v.{condition} ORDER BY f.number",
+                arguments,
+            ).fetchall()
+        return tuple(_verification(attempt, findings) for attempt in attempts)
 
     def _write(self, statement: str, arguments: tuple[object, ...]) -> None:
         with self._transaction() as connection:
@@ -380,6 +394,6 @@ def _verification(row: DictRow, findings: Sequence[DictRow]) -> Verification:
         findings=tuple(
             Finding(found["name"], found["ok"], found["seconds"], found["detail"], found["hint"])
             for found in findings
-            if (found["repository"], found["attempt"]) == (row["repository"], row["attempt"])
+            if all(found[name] == row[name] for name in ("backup_id", "repository", "attempt"))
         ),
     )

@@ -71,7 +71,7 @@ class BusyError(TransientError):
     exit_code = 75
 
 
-class ProgramFailed(UnavailableError):
+class ProgramFailed(UnavailableError):  # noqa: N818 - reads as what happened
     """A client program ended with a status other than 0. ``stderr`` is redacted."""
 
     def __init__(self, program: str, status: int, stderr: str, *, hint: str | None = None) -> None:

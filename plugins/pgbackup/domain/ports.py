@@ -84,7 +84,7 @@ class Runner(Protocol):
         """Start a program that runs on, in its own session; it dies with this process."""
 
     def terminate(self) -> None:
-        """End every program that is still running; from any thread, more than once."""
+        """End every program that is still running, and start none any more; from any thread, more than once."""
 
 
 class Sink(Writable, Protocol):
@@ -200,6 +200,12 @@ class Catalog(Protocol):
 
     def verifications(self, backup_id: str) -> tuple[Verification, ...]:
         """Return every attempt on a backup, newest first."""
+
+    def backups_of(self, owner: str) -> tuple[Backup, ...]:
+        """Return what one run captured or tried to."""
+
+    def verifications_of(self, owner: str) -> tuple[Verification, ...]:
+        """Return what one run verified or tried to, with findings."""
 
     def copies(self, backup_id: str) -> tuple[Copy, ...]:
         """Return a backup's copies."""

@@ -1,4 +1,4 @@
-"""protocol.yaml as typed settings. Every error names the path in the file and, for a misspelt key, the nearest valid one."""
+"""protocol.yaml as typed settings. Every error names the path in the file and, for a misspelt key, the nearest one."""
 
 from __future__ import annotations
 
@@ -48,8 +48,6 @@ class Connection(Section):
     """Airflow's connection; DAG runs use it."""
     service: str | None = None
     """A section of pg_service.conf; the command line uses it."""
-    service_file: Path | None = None
-    """The pg_service.conf, when it is not libpq's default."""
     passfile: Path | None = None
     """The libpq password file (0600), when it is not libpq's default."""
 
@@ -69,8 +67,10 @@ class Paths(Section):
     """One log file a run, mode 0640."""
     spool: Path | None = None
     """Private scratch for decrypted files and throw-away servers; default: `.spool` in the local repository."""
+    service_file: Path | None = None
+    """The pg_service.conf of the connections' services, when it is not libpq's default."""
     postgres_bin: Path | None = None
-    """The folder of pg_dump and its family, `{major}` standing for the server's; default: Debian's folders, then PATH."""
+    """The folder of pg_dump and its family, `{major}` being the server's; default: Debian's folders, then PATH."""
 
     @property
     def spool_folder(self) -> Path:
@@ -79,7 +79,7 @@ class Paths(Section):
 
 
 class Encryption(Section):
-    """GPG. The capturing side needs public keys only; private keys live only where backups are verified or recovered."""
+    """GPG. The capturing side needs public keys only; private ones live only where backups are proved or recovered."""
 
     enabled: bool = True
     """Off writes plain files: only for a repository that is encrypted by other means."""
@@ -211,7 +211,7 @@ def parse_settings(document: object, *, source: str) -> Settings:
     try:
         return Settings.model_validate(document)
     except ValidationError as error:
-        problems = "\n".join(_problems(error, document))
+        problems = "\n".join(_problems(error))
         raise ConfigurationError(
             f"{source} is not valid",
             detail=problems,
@@ -219,7 +219,7 @@ def parse_settings(document: object, *, source: str) -> Settings:
         ) from None
 
 
-def _problems(error: ValidationError, document: Mapping[str, Any]) -> Iterator[str]:
+def _problems(error: ValidationError) -> Iterator[str]:
     for item in error.errors(include_url=False, include_context=False, include_input=False):
         path = ".".join(str(part) for part in item["loc"]) or "the file"
         text = item["msg"].removeprefix("Value error, ")

@@ -13,7 +13,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import TupleRow
 
-from pgbackup.domain.errors import PermanentError, PgBackupError, UnavailableError, UnfitError
+from pgbackup.domain.errors import ConfigurationError, PermanentError, PgBackupError, UnavailableError, UnfitError
 from pgbackup.domain.model import ConnectionParameters
 
 Connection = psycopg.Connection[TupleRow]
@@ -55,6 +55,10 @@ def connect(parameters: ConnectionParameters, database: str | None = None, *, pi
         connection = psycopg.connect(**keywords, autocommit=True, client_encoding="UTF8", prepare_threshold=None)
     except psycopg.OperationalError as error:
         raise connection_failure(error, parameters, database) from None
+    except psycopg.ProgrammingError as error:
+        raise ConfigurationError(
+            f"not a way to connect to {describe(parameters, database)}", detail=str(error).strip()
+        ) from None
     if pinned:
         for name, value in PINNED.items():
             connection.execute("SELECT pg_catalog.set_config(%s, %s, false)", (name, value))

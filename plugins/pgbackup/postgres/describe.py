@@ -1,4 +1,4 @@
-"""What a server and its databases are made of: the sources of the manifest, and the questions asked again after a restore."""
+"""What a server and its databases are made of: asked for the manifest, and asked again after a restore."""
 
 from __future__ import annotations
 

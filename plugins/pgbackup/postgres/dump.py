@@ -134,11 +134,11 @@ def statements(text: str) -> Iterator[str]:
     lines = "\n".join(line for line in text.split("\n") if not line.startswith(("\\restrict", "\\unrestrict")))
     current: list[str] = []
     for match in _TOKEN.finditer(lines):
-        token = match[0]
-        if token.startswith("--"):
+        piece = match[0]
+        if piece.startswith("--"):
             continue
-        current.append(token)
-        if token == ";":
+        current.append(piece)
+        if piece == ";":
             yield "".join(current).strip()
             current = []
     rest = "".join(current).strip()

@@ -38,7 +38,7 @@ class Programs:
             raise UnfitError(
                 f"{program} does not run",
                 detail=error.detail,
-                hint="install the libraries that it misses: apt-get install libxml2 libgssapi-krb5-2 libreadline8 libssl3",
+                hint="install what it misses: apt-get install libxml2 libgssapi-krb5-2 libreadline8 libssl3",
             ) from None
         match = re.search(r"\(PostgreSQL\) (\d+[.\w]*)", output.decode(errors="replace"))
         if match is None:

@@ -22,7 +22,7 @@ _LOCKS_GONE = (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName)
 
 @dataclass(frozen=True)
 class Snapshot:
-    """An exported snapshot: ``id`` to import it, ``xacts`` is xmin:xmax:xip, ``lsn`` the WAL position it was taken at."""
+    """An exported snapshot: ``id`` to import it, ``xacts`` is xmin:xmax:xip, ``lsn`` the WAL position it has."""
 
     id: str
     xacts: str

@@ -122,7 +122,7 @@ class ThrowAwayServer:
             shutil.rmtree(self.folder)
 
     def _as_server(self, program: str, *arguments: str) -> Command:
-        """Call a program that refuses to be root; ``setpriv`` repeats the death signal, which a new user namespace drops."""
+        """Call a program that refuses to be root; a new user namespace drops the death signal, so it is set again."""
         command = self.programs.command(program, *arguments)
         return Command((*_PREFIX[_isolation()], *command.argv))
 
@@ -150,7 +150,7 @@ def _isolation() -> str:
     """Find the strongest isolation that this machine allows; root needs one, because PostgreSQL refuses to be root."""
     if os.path.exists("/proc/self/ns/user") and shutil.which("unshare") and shutil.which("setpriv"):  # noqa: PTH110
         for name in ("namespace", "user"):
-            if os.spawnvp(os.P_WAIT, "sh", ["sh", "-c", '"$@" 2>/dev/null', "sh", *_PREFIX[name], "true"]) == 0:
+            if os.spawnvp(os.P_WAIT, "sh", ["sh", "-c", '"$@" 2>/dev/null', "sh", *_PREFIX[name], "true"]) == 0:  # noqa: S606
                 return name
     if os.geteuid() != 0:
         return "direct"

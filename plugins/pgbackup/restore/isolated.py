@@ -24,7 +24,8 @@ log = logging.getLogger(__name__)
 _INCAPABLE = re.compile(
     r"extension \"[^\"]+\" is not available|could not open extension control file|could not access file|"
     r"could not load library|must be loaded via \"?shared_preload_libraries|"
-    r"invalid L[CO][_A-Z]* ?(locale )?name|invalid locale name|is not supported in this build|not supported by this build|"
+    r"invalid L[CO][_A-Z]* ?(locale )?name|invalid locale name|is not supported in this build|"
+    r"not supported by this build|"
     r"could not create locale|could not open collator|No space left on device|out of shared memory|out of memory|"
     r"could not resize shared memory|server closed the connection|terminating connection|the database system is"
 )

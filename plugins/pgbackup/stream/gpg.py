@@ -243,7 +243,7 @@ def _unwrap_failure(error: ProgramFailed) -> PgBackupError:
         return WrongKeyError(
             "none of our private keys opens this backup",
             detail=error.detail,
-            hint="the manifest lists the recipients' fingerprints: name one of their private keys in encryption.private_keys",
+            hint="the manifest lists the recipients: name one of their private keys in encryption.private_keys",
         )
     return RefusedError(
         "the wrapped passphrase is damaged", detail=error.detail, hint="verify another copy of this backup"

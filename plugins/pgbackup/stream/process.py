@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 CHUNK = 1 << 20
 _STDERR_LINES = 400
 _GRACE = 5.0
-_INHERITED = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH")
+_INHERITED = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "PGSERVICEFILE")
 
 
 class Processes:
@@ -41,6 +41,7 @@ class Processes:
         self._live: set[Child] = set()
         self._lock = threading.Lock()
         self._setpriv = shutil.which("setpriv")
+        self._ended = False
 
     def run(self, command: Command, *, feed: bytes = b"", ok: frozenset[int] = frozenset({0})) -> tuple[bytes, str]:
         """Run to the end; see ports.Runner."""
@@ -93,8 +94,9 @@ class Processes:
                 feeder.join(_GRACE)
 
     def terminate(self) -> None:
-        """End every live program, politely first."""
+        """End every live program, politely first, and start none any more."""
         with self._lock:
+            self._ended = True
             live = list(self._live)
         for child in live:
             child.signal(signal.SIGTERM)
@@ -130,6 +132,8 @@ class Processes:
                 detail=command.argv[0],
                 hint="`pgbackup doctor` lists what is missing",
             )
+        if self._ended:
+            raise UnavailableError(f"{command.name} is not started: the run was told to stop")
         argv = list(command.argv)
         secret_fd: int | None = None
         if command.secret is not None:
@@ -352,6 +356,6 @@ def _secret_pipe(secret: bytes) -> int:
 
 
 def _environment(extra: Mapping[str, str]) -> dict[str, str]:
-    """Build a child's environment: nothing of ours leaks in (a stray PGHOST, a proxy, a secret), messages in English."""
+    """Build a child's environment: nothing of ours leaks in (a stray PGHOST, a secret), messages in English."""
     base = {name: os.environ[name] for name in _INHERITED if name in os.environ}
     return {**base, "LC_ALL": "C", "TZ": "UTC", **extra}

@@ -249,7 +249,7 @@ class Comparison:
         return True, role, ""
 
     def queries(self) -> Answer:
-        """Each configured query answers in its time; the best of a few tries, so that a busy verifier rejects nothing."""
+        """Each configured query answers in its time; the best of a few tries: a busy verifier must reject nothing."""
         slow: list[str] = []
         role = self._settings.verify_backup.application_role
         for query in self._settings.verify_backup.queries:
@@ -289,7 +289,7 @@ class Comparison:
                 yield entry, connection
 
     def _contents_of(self, entry: Database) -> Mapping[tuple[str, str], Content]:
-        """Fingerprint the restored tables that the manifest has fingerprints of, largest first, on several connections."""
+        """Fingerprint the restored tables that the manifest has fingerprints of, largest first, in parallel."""
         wanted = {(table.schema_name, table.name) for table in entry.tables if table.content is not None}
         with connect(self._parameters, entry.name) as connection:
             tables = [one for one in describe.tables(connection) if (one.schema_name, one.name) in wanted]

@@ -163,7 +163,7 @@ def conclude(site: Site, attempt: Attempt, findings: Sequence[Finding]) -> Verif
 
 
 def give_up(site: Site, attempt: Attempt, error: BaseException) -> None:
-    """Close an attempt without a verdict: the verifier could not judge."""
+    """Close an attempt without a verdict: the verifier could not judge. The same owner may take it up again."""
     with contextlib.suppress(PgBackupError):
         site.catalog.conclude(
             attempt.backup_id,
@@ -173,7 +173,6 @@ def give_up(site: Site, attempt: Attempt, error: BaseException) -> None:
             reason=str(error) or type(error).__name__,
             now=site.clock(),
         )
-    discard(attempt)
 
 
 def discard(attempt: Attempt) -> None:

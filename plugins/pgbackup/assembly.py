@@ -1,0 +1,134 @@
+"""Put a Site together from the configuration: shared by the faces (command line, Airflow adapter)."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import yaml
+
+from pgbackup.catalog import PostgresCatalog
+from pgbackup.domain.errors import ConfigurationError
+from pgbackup.domain.model import ConnectionParameters
+from pgbackup.domain.ports import Keyring, Runner, Site
+from pgbackup.domain.settings import Connection, Settings, parse_settings
+from pgbackup.postgres.connection import connect
+from pgbackup.store import LocalStore
+from pgbackup.stream import GpgKeyring, PlainKeyring, Processes
+
+Resolve = Callable[[Connection], ConnectionParameters]
+"""How a face turns a connection of the configuration into libpq parameters."""
+
+_PROGRESS_SECONDS = 10.0
+
+
+def load_settings(path: Path | None = None) -> Settings:
+    """Read protocol.yaml: the given one, else the one that PGBACKUP_CONFIG names; raises ConfigurationError."""
+    named = path or Path(os.environ.get("PGBACKUP_CONFIG") or "/etc/pgbackup/protocol.yaml")
+    try:
+        document = yaml.safe_load(named.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigurationError(
+            f"there is no configuration at {named}",
+            hint="start from include/config/protocol.yaml; PGBACKUP_CONFIG or --config names the file",
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"cannot read {named}", detail=str(error)) from None
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{named} is not YAML", detail=str(error)) from None
+    return parse_settings(document, source=str(named))
+
+
+def service_parameters(connection: Connection) -> ConnectionParameters:
+    """Reach a server by its libpq service, as the command line does."""
+    if connection.service is None:
+        raise ConfigurationError(
+            "this connection is for Airflow only",
+            detail=f"airflow_conn_id {connection.airflow_conn_id}",
+            hint="add a `service` of pg_service.conf to use it from the command line",
+        )
+    keywords = {"service": connection.service}
+    if connection.passfile is not None:
+        keywords["passfile"] = str(connection.passfile)
+    return ConnectionParameters(keywords)
+
+
+def build_site(
+    settings: Settings,
+    resolve: Resolve,
+    *,
+    owner: str,
+    progress: Callable[[str, int], None] | None = None,
+    secrets: tuple[str, ...] = (),
+) -> Site:
+    """Build the real parts; nothing is connected yet."""
+    if settings.paths.service_file is not None:
+        os.environ["PGSERVICEFILE"] = str(settings.paths.service_file)  # libpq takes it from nowhere else
+    runner = Processes(secrets)
+    return Site(
+        settings=settings,
+        runner=runner,
+        keyring=build_keyring(settings, runner),
+        catalog=PostgresCatalog(lambda: connect(resolve(settings.catalog), pinned=False)),
+        repositories={"local": LocalStore(settings.paths.backups)},
+        connections=lambda cluster: resolve(settings.cluster(cluster).connection),
+        clock=lambda: datetime.now(UTC),
+        owner=owner,
+        progress=progress or LogProgress(),
+    )
+
+
+def build_keyring(settings: Settings, runner: Runner) -> Keyring:
+    """Build the keyring that the configuration asks for."""
+    return GpgKeyring(settings.encryption, runner) if settings.encryption.enabled else PlainKeyring()
+
+
+class LogProgress:
+    """Progress as a log line every ten seconds, for logs that nobody watches live."""
+
+    def __init__(self) -> None:
+        self._started: dict[str, float] = {}
+        self._said: dict[str, float] = {}
+
+    def __call__(self, label: str, count: int) -> None:
+        """Say how far a stream is, if it is time to."""
+        now = time.monotonic()
+        start = self._started.setdefault(label, now)
+        if now - self._said.setdefault(label, now) >= _PROGRESS_SECONDS:
+            self._said[label] = now
+            logging.getLogger("pgbackup").info(
+                "%s: %.0f MB so far, %.1f MB/s", label, count / 1e6, count / 1e6 / max(now - start, 0.001)
+            )
+
+
+@contextlib.contextmanager
+def log_file(folder: Path, name: str, moment: datetime) -> Iterator[Path | None]:
+    """Write what the engine logs also to a file of mode 0640, one a run; a full or missing disk stops no backup."""
+    engine = logging.getLogger("pgbackup")
+    path = folder / f"{name}_{moment:%Y%m%d_%H%M%S}.log"
+    try:
+        folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640))
+        handler = logging.FileHandler(path, encoding="utf-8")
+    except OSError as error:
+        engine.warning("no log file in %s: %s", folder, error.strerror)
+        yield None
+        return
+    formatter = logging.Formatter("%(asctime)sZ %(levelname)s %(name)s %(message)s", "%Y-%m-%dT%H:%M:%S")
+    formatter.converter = time.gmtime
+    handler.setFormatter(formatter)
+    level = engine.level
+    engine.addHandler(handler)
+    if engine.getEffectiveLevel() > logging.INFO:
+        engine.setLevel(logging.INFO)
+    try:
+        yield path
+    finally:
+        engine.removeHandler(handler)
+        engine.setLevel(level)
+        handler.close()

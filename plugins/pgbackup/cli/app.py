@@ -1,0 +1,235 @@
+"""The commands. Each builds a Site from protocol.yaml, calls one verb, prints, and exits with DESIGN's exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.logging import RichHandler
+
+from pgbackup.assembly import build_site, load_settings, log_file, service_parameters
+from pgbackup.capture import capture_full, preflight
+from pgbackup.catalog.rebuild import rebuild
+from pgbackup.cli.output import (
+    TerminalProgress,
+    backup_document,
+    err,
+    finding_document,
+    out,
+    print_backups,
+    print_error,
+    print_findings,
+    print_json,
+    verification_document,
+)
+from pgbackup.domain.errors import ConfigurationError, PgBackupError, RefusedError
+from pgbackup.domain.ids import BackupId
+from pgbackup.domain.manifest import Manifest
+from pgbackup.domain.model import Finding, Verdict
+from pgbackup.domain.ports import Site
+from pgbackup.verify import verify
+
+app = typer.Typer(
+    help="PostgreSQL backups that count only after they were restored and found equal to their source.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+backup_app = typer.Typer(help="Take a backup now.", no_args_is_help=True)
+catalog_app = typer.Typer(help="The catalog: a cache of what the repositories hold.", no_args_is_help=True)
+app.add_typer(backup_app, name="backup")
+app.add_typer(catalog_app, name="catalog")
+
+Config = Annotated[
+    Path | None, typer.Option("--config", help="protocol.yaml; default: PGBACKUP_CONFIG.", show_default=False)
+]
+Cluster = Annotated[
+    str | None, typer.Option("--cluster", help="Which cluster; needless when there is one.", show_default=False)
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, and errors as JSON to standard error.")]
+
+
+@backup_app.command("full")
+def backup_full(
+    config: Config = None,
+    cluster: Cluster = None,
+    json: Json = False,
+    check: Annotated[bool, typer.Option("--verify", help="Restore it and compare it at once.")] = False,
+) -> None:
+    """Dump every database and the globals; exit 0 means that the backup is durable in the local repository."""
+    with _run("backup", config, cluster, json=json) as (site, name):
+        manifest = capture_full(site, name)
+        verification = verify(site, manifest.id, "local") if check else None
+    if json:
+        document = _manifest_document(manifest)
+        print_json(document | ({"verification": verification_document(verification)} if verification else {}))
+    else:
+        out.print(f"{manifest.id}: {manifest.stored_bytes / 1e6:.1f} MB, {len(manifest.databases)} databases")
+        if verification:
+            print_findings(verification.findings)
+            out.print(f"verdict: {verification.verdict}")
+    if verification and verification.verdict is not Verdict.VERIFIED:
+        raise typer.Exit(RefusedError.exit_code)
+
+
+@app.command("verify")
+def verify_backup(
+    backup_id: Annotated[str, typer.Argument(metavar="ID")],
+    repository: Annotated[str, typer.Option(help="Which copy.")] = "local",
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Restore a backup in isolation and compare it with its source; exit 1: rejected, 3: could not judge."""
+    with _failures(json=json):
+        cluster = BackupId.parse(backup_id).cluster
+    with _run("verify", config, cluster, json=json) as (site, _):
+        verification = verify(site, backup_id, repository)
+    if json:
+        print_json(verification_document(verification))
+    else:
+        print_findings(verification.findings)
+        out.print(f"{verification.backup_id} in {verification.repository}: {verification.verdict}")
+    if verification.verdict is not Verdict.VERIFIED:
+        raise typer.Exit(RefusedError.exit_code)
+
+
+@app.command("list")
+def list_backups(config: Config = None, cluster: Cluster = None, json: Json = False) -> None:
+    """List the backups of the catalog, newest first."""
+    with _failures(json=json):
+        site = _site(config)
+        if cluster is not None:
+            site.settings.cluster(cluster)
+        backups = site.catalog.backups(cluster)
+        if json:
+            print_json([backup_document(backup) for backup in backups])
+        else:
+            print_backups(backups)
+
+
+@app.command("show")
+def show_backup(
+    backup_id: Annotated[str, typer.Argument(metavar="ID")], config: Config = None, json: Json = False
+) -> None:
+    """Show one backup with every verification and its findings."""
+    with _failures(json=json):
+        site = _site(config)
+        backup = site.catalog.backup(str(BackupId.parse(backup_id)))
+        if backup is None:
+            raise RefusedError(f"no backup {backup_id} in the catalog", hint="`pgbackup list` shows what there is")
+        verifications = site.catalog.verifications(backup.id)
+        if json:
+            attempts = [verification_document(verification) for verification in verifications]
+            print_json(backup_document(backup) | {"verifications": attempts})
+            return
+        print_backups([backup])
+        for verification in verifications:
+            out.print(
+                f"\nattempt {verification.attempt} in {verification.repository}:"
+                f" {verification.verdict or 'no verdict'} {verification.reason}",
+                markup=False,
+            )
+            print_findings(verification.findings)
+
+
+@app.command("doctor")
+def doctor(config: Config = None, cluster: Cluster = None, json: Json = False) -> None:
+    """Check everything that a backup needs: reachability, rights, versions, keys, space, clocks."""
+    findings: dict[str, tuple[Finding, ...]] = {}
+    with _failures(json=json):
+        site = _site(config)
+        for name in [cluster] if cluster else list(site.settings.clusters):
+            findings[name] = preflight(site, name)
+    if json:
+        print_json({name: [finding_document(finding) for finding in found] for name, found in findings.items()})
+    else:
+        for name, found in findings.items():
+            out.print(name, style="bold", markup=False)
+            print_findings(found)
+    if not all(finding.ok for found in findings.values() for finding in found):
+        raise typer.Exit(3)
+
+
+@catalog_app.command("rebuild")
+def catalog_rebuild(
+    source: Annotated[str, typer.Option("--from", help="The repository to read.")] = "local",
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Fill the catalog from a repository's manifests and verdicts; what it knows already stays."""
+    with _failures(json=json):
+        site = _site(config)
+        if source not in site.repositories:
+            raise ConfigurationError(f"no repository {source!r}", detail=", ".join(site.repositories))
+        ids = rebuild(site.catalog, site.repositories[source], now=site.clock())
+    if json:
+        print_json(list(ids))
+    else:
+        out.print(f"{len(ids)} backups recorded from {source}")
+
+
+def main() -> None:
+    """Run the command line."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exit, so that children are ended and files removed
+    app(prog_name="pgbackup")
+
+
+def _site(config: Path | None, progress: Callable[[str, int], None] | None = None) -> Site:
+    owner = f"cli:{getpass.getuser()}@{socket.gethostname()}:{os.getpid()}"
+    return build_site(load_settings(config), service_parameters, owner=owner, progress=progress)
+
+
+@contextlib.contextmanager
+def _run(verb: str, config: Path | None, cluster: str | None, *, json: bool) -> Iterator[tuple[Site, str]]:
+    """Set up one long verb: log on terminal and in the log folder, progress bars, children ended at the end."""
+    with _failures(json=json), contextlib.ExitStack() as stack:
+        logging.basicConfig(
+            level=logging.WARNING if json else logging.INFO,
+            format="%(message)s",
+            handlers=[RichHandler(console=err, show_path=False, markup=False)],
+        )
+        progress = stack.enter_context(TerminalProgress()) if err.is_terminal and not json else None
+        site = _site(config, progress)
+        name = _only(site, cluster)
+        stack.enter_context(log_file(site.settings.paths.logs, f"{name}_{verb}", datetime.now(UTC)))
+        stack.callback(site.runner.terminate)
+        yield site, name
+
+
+def _only(site: Site, cluster: str | None) -> str:
+    names = list(site.settings.clusters)
+    if cluster is None and len(names) > 1:
+        raise ConfigurationError("which cluster?", detail=", ".join(names), hint="name one with --cluster")
+    name = cluster or names[0]
+    site.settings.cluster(name)
+    return name
+
+
+@contextlib.contextmanager
+def _failures(*, json: bool) -> Iterator[None]:
+    try:
+        yield
+    except PgBackupError as error:
+        print_error(error, as_json=json)
+        raise typer.Exit(error.exit_code) from None
+
+
+def _manifest_document(manifest: Manifest) -> dict[str, object]:
+    return {
+        "id": manifest.id,
+        "backup_time": manifest.backup_time.isoformat(),
+        "bytes": manifest.stored_bytes,
+        "seconds": (manifest.finished_at - manifest.started_at).total_seconds(),
+        "databases": [database.name for database in manifest.databases],
+        "not_included": list(manifest.not_included),
+    }

@@ -1,0 +1,88 @@
+"""The mail of one DAG run. Pure: facts in, subject and HTML out; every name is escaped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from pgbackup.domain.model import Backup, State, Verdict, Verification
+from pgbackup.domain.settings import Contact
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """What a mail tells of."""
+
+    cluster: str
+    procedure: str
+    succeeded: bool
+    run: str
+    link: str
+    reason: str
+    contacts: tuple[Contact, ...] = ()
+    backups: tuple[Backup, ...] = ()
+    verifications: tuple[Verification, ...] = ()
+
+
+_ENVIRONMENT = Environment(
+    loader=PackageLoader("pgbackup.report"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def compose(report: RunReport) -> tuple[str, str]:
+    """Return (subject, HTML)."""
+    subject = f"[{report.cluster}] {report.procedure}: {headline(report)}"
+    template = _ENVIRONMENT.get_template("run.html.jinja")
+    html = template.render(
+        report=report,
+        headline=headline(report),
+        next_steps=next_steps(report),
+        megabytes=lambda count: f"{(count or 0) / 1e6:.1f} MB",
+        utc=_utc,
+    )
+    return " ".join(subject.split()), html
+
+
+def headline(report: RunReport) -> str:
+    """Say the outcome in a few words."""
+    if report.verifications:
+        rejected = [one for one in report.verifications if one.verdict is Verdict.REJECTED]
+        undecided = [one for one in report.verifications if one.verdict is None]
+        if rejected:
+            return f"REJECTED {rejected[0].backup_id}"
+        if undecided or not report.succeeded:
+            return "FAILED, no verdict"
+        return f"verified {report.verifications[0].backup_id}"
+    if not report.succeeded:
+        return "FAILED"
+    captured = [backup for backup in report.backups if backup.state is not State.FAILED]
+    return f"captured {captured[0].id}" if captured else "done"
+
+
+def next_steps(report: RunReport) -> tuple[str, ...]:
+    """Say what the reader has to do."""
+    if any(one.verdict is Verdict.REJECTED for one in report.verifications):
+        return (
+            "This copy is not equal to its source and does not count: the last verified backup is what you have.",
+            f"Take a new full backup now: run the DAG {report.cluster}_full_backup, or `pgbackup backup full --verify`.",
+            "The rejected backup is kept for study: `pgbackup show` prints every finding.",
+        )
+    if not report.succeeded:
+        return (
+            "No new backup counts from this run; the last verified one is still what you have (`pgbackup list`).",
+            "Open the run, read the failed task's log: each error says what, where and what to do.",
+            "`pgbackup doctor` checks server, rights, keys and space. Then clear the failed task, or start a new run.",
+        )
+    if report.verifications:
+        return ("Nothing. This backup was restored and found equal to its source.",)
+    return ("Nothing. Its verification runs now; the backup counts once that mail says verified.",)
+
+
+def _utc(moment: datetime | None) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC" if moment else ""

@@ -1,0 +1,1 @@
+"""The adapter: operators, hook, notifier, deadlines. The only package that imports Airflow."""

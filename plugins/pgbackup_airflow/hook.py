@@ -1,0 +1,54 @@
+"""Airflow's connections, as what the engine needs."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+from airflow.sdk import BaseHook
+from airflow.sdk.log import mask_secret
+
+from pgbackup.assembly import build_site, load_settings, service_parameters
+from pgbackup.domain.model import ConnectionParameters
+from pgbackup.domain.ports import Site
+from pgbackup.domain.settings import Connection, Settings
+
+_NOT_LIBPQ = frozenset({"cursor", "iam", "redshift", "cluster-identifier", "workgroup-name", "aws_conn_id", "options"})
+
+
+class PgBackupHook(BaseHook):
+    """Builds the engine's Site for one task; passwords are masked in its log before anything can print them."""
+
+    def __init__(self, *, owner: str) -> None:
+        super().__init__()
+        self._owner = owner
+        self._secrets: list[str] = []
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The configuration that PGBACKUP_CONFIG names."""
+        return load_settings()
+
+    def get_conn(self) -> Site:
+        """Return the Site; see site()."""
+        return self.site()
+
+    def site(self) -> Site:
+        """Build the real parts from Airflow's connections."""
+        connections = [self.settings.catalog, *(cluster.connection for cluster in self.settings.clusters.values())]
+        for connection in connections:
+            self.parameters(connection)
+        return build_site(self.settings, self.parameters, owner=self._owner, secrets=tuple(self._secrets))
+
+    def parameters(self, connection: Connection) -> ConnectionParameters:
+        """Turn an Airflow connection into libpq keywords; one that names a service only is libpq's own business."""
+        if connection.airflow_conn_id is None:
+            return service_parameters(connection)
+        found = self.get_connection(connection.airflow_conn_id)
+        if found.password:
+            mask_secret(found.password)
+            self._secrets.append(found.password)
+        keywords = {"host": found.host, "port": found.port, "user": found.login, "dbname": found.schema}
+        extra: dict[str, Any] = {key: value for key, value in found.extra_dejson.items() if key not in _NOT_LIBPQ}
+        present = {key: str(value) for key, value in {**keywords, **extra}.items() if value not in {None, ""}}
+        return ConnectionParameters({"dbname": "postgres", **present}, found.password or None)

@@ -1,0 +1,100 @@
+"""What all DAGs of the protocol have in common, so that a DAG file is wiring only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from airflow.providers.smtp.notifications.smtp import SmtpNotifier
+from airflow.sdk import DAG, Asset
+from airflow.sdk.definitions.callback import AsyncCallback
+from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
+
+from pgbackup.assembly import load_settings
+from pgbackup.domain.settings import Settings
+from pgbackup_airflow.failures import RETRY_POLICY
+from pgbackup_airflow.notifier import MailNotifier
+
+OWNER = "dba"
+
+DEFAULT_ARGS: dict[str, Any] = {
+    "owner": OWNER,
+    "retries": 2,
+    "retry_delay": timedelta(seconds=30),
+    "retry_policy": RETRY_POLICY,
+}
+
+
+def settings() -> Settings:
+    """The configuration; a DAG file without one becomes an import error that says what to do."""
+    return load_settings()
+
+
+def full_backup_asset(cluster: str) -> Asset:
+    """The asset that a captured full backup updates, for other teams' DAGs; nothing of ours is scheduled on it."""
+    return Asset(name=f"pgbackup/{cluster}/full", uri=f"x-pgbackup://{cluster}/full", group="pgbackup")
+
+
+def protocol_dag(
+    procedure: str,
+    cluster: str,
+    *,
+    schedule: str | None,
+    due: timedelta | None,
+    doc: str | None,
+    params: Mapping[str, Any] | None = None,
+) -> DAG:
+    """Make one cluster's DAG of a procedure.
+
+    Never paused when new, nothing in the past (it would fire on unpause), one run at a time; a mail after every run,
+    and one while it still runs when it takes longer than ``due``.
+    """
+    title = procedure.replace("_", " ")
+    return DAG(
+        f"{cluster}_{procedure}",
+        schedule=schedule,
+        catchup=False,
+        max_active_runs=1,
+        is_paused_upon_creation=False,
+        default_args=DEFAULT_ARGS,
+        params=dict(params or {}),
+        tags=["pgbackup", cluster, procedure],
+        description=f"{title} of {cluster}",
+        doc_md=(doc or "").replace("<cluster>", cluster),
+        on_success_callback=MailNotifier(cluster=cluster, procedure=title, succeeded=True),
+        on_failure_callback=MailNotifier(cluster=cluster, procedure=title, succeeded=False),
+        deadline=_deadlines(cluster, title, due),
+    )
+
+
+def _deadlines(cluster: str, title: str, due: timedelta | None) -> list[DeadlineAlert]:
+    """The alert of a run that takes too long. It runs in the triggerer, which can read connections."""
+    mail = settings().mail
+    if due is None or mail is None:
+        return []
+    minutes = round(due.total_seconds() / 60)
+    body = (
+        f"<p>The {title} of {cluster} (run {{{{ dag_run.dag_run_id }}}}, state {{{{ dag_run.state }}}}) was due"
+        f" {{{{ deadline.deadline_time }}}}, {minutes} minutes after it was queued.</p>"
+        "<p>What it means: until it ends, the last verified backup is what you have (pgbackup list).</p>"
+        "<p>What to do: open the run, read the log of the task that is running: it says how far it is and how fast;"
+        " look for locks on the server (pg_locks) and for a full disk (pgbackup doctor).</p>"
+    )
+    return [
+        DeadlineAlert(
+            name=f"{title} takes longer than {minutes} minutes",
+            reference=DeadlineReference.DAGRUN_QUEUED_AT,
+            interval=due,
+            callback=AsyncCallback(
+                SmtpNotifier,
+                kwargs={
+                    "smtp_conn_id": mail.airflow_conn_id,
+                    "to": list(mail.recipients),
+                    "from_email": mail.sender,
+                    "subject": f"[{cluster}] {title}: takes longer than {minutes} minutes",
+                    "html_content": body,
+                },
+            ),
+        )
+    ]
