@@ -14,7 +14,7 @@ LOCK        := uv pip compile -q --universal --python-version 3.11 --no-emit-ind
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv postgres lint test demo status down bench lock clean prerequisites
+.PHONY: help venv postgres lint test demo status down bench schema lock clean prerequisites
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -63,6 +63,9 @@ down: ## stop the demo; its data stays in .demo
 
 bench: venv postgres ## ours against the protocol's pg_dump, on 2 GB
 	$(PY) -m bench.full_backup
+
+schema: venv ## write the JSON schema of protocol.yaml again
+	$(PY) -c "from pgbackup.domain.schema import settings_schema; print(settings_schema(), end='')" > include/config/protocol.schema.json
 
 lock: ## pin the requirements again from pyproject.toml (needs uv)
 	$(LOCK) pyproject.toml -o requirements-engine.txt

@@ -12,7 +12,7 @@ import pytest
 from pgbackup.domain.ports import Site
 from tests.support.keys import KeyPair, make_key
 from tests.support.site import make_site
-from tests.support.source import Source
+from tests.support.source import LIBRARY, Source
 
 _numbers = itertools.count()
 
@@ -32,6 +32,19 @@ def server() -> Iterator[Source]:
 def streamflix(server: Source) -> Source:
     """The server with the sample database, which no test changes."""
     return server
+
+
+@pytest.fixture(scope="session")
+def library() -> Iterator[Source]:
+    """A server of its own with one small database, ``library``, that no test changes: captured in a quarter second."""
+    own = Source()
+    try:
+        own.make_roles()
+        own.execute("CREATE DATABASE library")
+        own.execute(LIBRARY, "library")
+        yield own
+    finally:
+        own.remove()
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from io import TextIOWrapper
 from pathlib import Path
 
 import yaml
@@ -106,6 +107,16 @@ class LogProgress:
             )
 
 
+class _LogFile(logging.FileHandler):
+    """A log file of mode 0640, made at its first line."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, encoding="utf-8", delay=True)
+
+    def _open(self) -> TextIOWrapper:
+        return open(os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640), "a", encoding="utf-8")  # noqa: PTH123
+
+
 @contextlib.contextmanager
 def log_file(folder: Path, name: str, moment: datetime) -> Iterator[Path | None]:
     """Write what the engine logs also to a file of mode 0640, one a run; a full or missing disk stops no backup."""
@@ -113,8 +124,7 @@ def log_file(folder: Path, name: str, moment: datetime) -> Iterator[Path | None]
     path = folder / f"{name}_{moment:%Y%m%d_%H%M%S}.log"
     try:
         folder.mkdir(mode=0o750, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640))
-        handler = logging.FileHandler(path, encoding="utf-8")
+        handler = _LogFile(path)
     except OSError as error:
         engine.warning("no log file in %s: %s", folder, error.strerror)
         yield None

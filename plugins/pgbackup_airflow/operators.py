@@ -69,8 +69,6 @@ class PreflightOperator(ProtocolOperator):
         refuse_unknown(context, allowed=())
         with self.site(context) as site:
             findings = preflight(site, self.cluster)
-            for finding in findings:
-                self.log.info("%s: %s %s", finding.name, "ok" if finding.ok else "FAILED", finding.detail)
             failed = [finding for finding in findings if not finding.ok]
         if failed:
             hints = "\n".join(f"HINT: {finding.name}: {finding.hint}" for finding in failed if finding.hint)

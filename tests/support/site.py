@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psycopg
 
@@ -16,10 +16,18 @@ from pgbackup.domain.settings import Settings, parse_settings
 from pgbackup.store import LocalStore
 from pgbackup.stream import GpgKeyring, PlainKeyring, Processes
 from tests.support.keys import KeyPair
-from tests.support.source import Source
 
 
-def make_settings(folder: Path, source: Source, key: KeyPair | None, **cluster: Any) -> Settings:
+class Protected(Protocol):
+    """What a site needs of the server that it protects."""
+
+    @property
+    def bin(self) -> Path: ...
+
+    def parameters(self) -> ConnectionParameters: ...
+
+
+def make_settings(folder: Path, source: Protected, key: KeyPair | None, **cluster: Any) -> Settings:
     encryption: dict[str, Any] = {"enabled": False}
     if key is not None:
         encryption = {
@@ -39,7 +47,7 @@ def make_settings(folder: Path, source: Source, key: KeyPair | None, **cluster: 
 
 def make_site(
     folder: Path,
-    source: Source,
+    source: Protected,
     catalog_dsn: str,
     key: KeyPair | None = None,
     parameters: ConnectionParameters | None = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -15,6 +16,8 @@ from pgbackup.domain.model import Finding, State
 from pgbackup.domain.ports import Site
 from pgbackup.postgres import describe
 from pgbackup.postgres.connection import Connection, connect, server_errors
+
+log = logging.getLogger(__name__)
 
 _CLOCK_SKEW = 5.0
 _RIGHTS = (
@@ -90,7 +93,9 @@ def _ask(name: str, check: Callable[[], Answer]) -> Finding:
                 error.hint or "",
             )
 
-    return timed(name, answer, clock=time.monotonic)
+    finding = timed(name, answer, clock=time.monotonic)
+    log.info("%s: %s %s", finding.name, "ok" if finding.ok else "FAILED", finding.detail)
+    return finding
 
 
 def _server(connection: Connection) -> Answer:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -15,6 +13,7 @@ from psycopg.rows import TupleRow
 
 from pgbackup.domain.errors import ConfigurationError, PermanentError, PgBackupError, UnavailableError, UnfitError
 from pgbackup.domain.model import ConnectionParameters
+from pgbackup.scratch import private_folder
 
 Connection = psycopg.Connection[TupleRow]
 
@@ -135,8 +134,8 @@ def program_access(parameters: ConnectionParameters) -> Iterator[ProgramAccess]:
     if parameters.password is None:
         yield ProgramAccess(parameters, {})
         return
-    with tempfile.TemporaryDirectory(prefix="pgbackup-") as folder:  # 0700
-        passfile = Path(folder) / "pgpass"
+    with private_folder() as folder:
+        passfile = folder / "pgpass"
         fd = os.open(passfile, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         escaped = parameters.password.replace("\\", "\\\\").replace(":", "\\:")
         with os.fdopen(fd, "w", encoding="utf-8") as file:

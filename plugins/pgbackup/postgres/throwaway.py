@@ -11,7 +11,6 @@ import functools
 import os
 import shutil
 import signal
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from pgbackup.domain.model import Command, ConnectionParameters
 from pgbackup.domain.ports import Runner
 from pgbackup.postgres.connection import connect
 from pgbackup.postgres.programs import Programs
+from pgbackup.scratch import private_folder
 
 _START_TIMEOUT = 60.0
 _STOP_TIMEOUT = 60.0
@@ -169,14 +169,11 @@ def has_network_isolation() -> bool:
 
 @contextlib.contextmanager
 def _socket_folder() -> Iterator[str]:
-    """Make a private folder for the socket; short, because a socket's path has a limit of about 100 characters."""
-    folder = tempfile.mkdtemp(prefix="pgs", dir="/tmp")
-    try:
+    """Make a private folder for the socket."""
+    with private_folder() as folder:
         if _isolation() == "nobody":
             os.chown(folder, _NOBODY, _NOBODY)
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        yield str(folder)
 
 
 def _answers(parameters: ConnectionParameters) -> bool:

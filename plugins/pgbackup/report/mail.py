@@ -69,8 +69,8 @@ def next_steps(report: RunReport) -> tuple[str, ...]:
     """Say what the reader has to do."""
     if any(one.verdict is Verdict.REJECTED for one in report.verifications):
         return (
-            "This copy is not equal to its source and does not count: the last verified backup is what you have.",
-            f"Take a new full backup now: run the DAG {report.cluster}_full_backup, or `pgbackup backup full --verify`.",
+            "This copy is not equal to its source and does not count; the last verified backup is what you have.",
+            f"Take a new one now: run the DAG {report.cluster}_full_backup, or `pgbackup backup full --verify`.",
             "The rejected backup is kept for study: `pgbackup show` prints every finding.",
         )
     if not report.succeeded:

@@ -5,15 +5,8 @@ from __future__ import annotations
 from pgbackup.domain.model import Verification
 from pgbackup.domain.ports import Site
 from pgbackup.postgres.connection import server_errors
-from pgbackup.verify.steps import (
-    check_contents,
-    check_files,
-    check_restore,
-    conclude,
-    discard,
-    give_up,
-    open_attempt,
-)
+from pgbackup.verify.attempt import discard, give_up, open_attempt
+from pgbackup.verify.steps import check_contents, check_files, check_restore, conclude
 
 
 def verify(site: Site, backup_id: str, repository: str) -> Verification:

@@ -7,11 +7,9 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
@@ -28,6 +26,7 @@ from pgbackup.postgres import dump
 from pgbackup.postgres.throwaway import ThrowAwayServer
 from pgbackup.restore.fetch import Description, check_stored, describe_copy, fetch_file, open_passphrase
 from pgbackup.restore.isolated import Restored, restore_database, restore_globals, server_for
+from pgbackup.verify.attempt import Attempt, discard, empty, held
 from pgbackup.verify.compare import Comparison
 
 log = logging.getLogger(__name__)
@@ -38,46 +37,11 @@ CONTENTS = "contents"
 _VIOLATIONS = "violated_foreign_keys.json"
 
 
-@dataclass(frozen=True)
-class Attempt:
-    """One verification under way: which copy, which number, and its private folder."""
-
-    backup_id: str
-    repository: str
-    number: int
-    folder: Path
-
-    @property
-    def files(self) -> Path:
-        """Where the decrypted files are."""
-        return self.folder / "files"
-
-    @property
-    def server(self) -> Path:
-        """Where the throw-away server is."""
-        return self.folder / "server"
-
-
-def open_attempt(site: Site, backup_id: str, repository: str) -> Attempt:
-    """Open an attempt in the catalog, or take up this owner's unfinished one; remove what dead ones left."""
-    parsed = BackupId.parse(backup_id)
-    if repository not in site.repositories:
-        raise UnfitError(f"no repository {repository!r} is configured", detail=", ".join(site.repositories))
-    number = site.catalog.begin_verification(str(parsed), repository=repository, owner=site.owner, now=site.clock())
-    return attempt_of(site, backup_id, repository, number)
-
-
-def attempt_of(site: Site, backup_id: str, repository: str, number: int) -> Attempt:
-    """Return an attempt that was opened before."""
-    folder = site.spool / "verify" / f"{BackupId.parse(backup_id)}__{repository}__{number}"
-    return Attempt(backup_id, repository, number, folder)
-
-
 def check_files(site: Site, attempt: Attempt) -> tuple[Finding, ...]:
     """Fetch every object, compare checksums, decrypt; then decode each dump to its end."""
-    discard(attempt)
     store = site.repositories[attempt.repository]
-    with _recorded(site, attempt, FILES) as found:
+    with held(attempt), _recorded(site, attempt, FILES) as found:
+        empty(attempt)
         holder: list[Description] = []
 
         def read() -> named.Answer:
@@ -101,7 +65,7 @@ def check_restore(site: Site, attempt: Attempt) -> tuple[Finding, ...]:
     manifest = _manifest(site, attempt)
     server = server_for(site, manifest, attempt.server)
     jobs = site.settings.cluster(manifest.cluster).verify_backup.jobs
-    with _recorded(site, attempt, RESTORE) as found:
+    with held(attempt), _recorded(site, attempt, RESTORE) as found:
         server.create()
         with server.running() as parameters:
             _note(found, named.RESTORE, lambda: _restore(site, manifest, attempt, server, parameters, jobs))
@@ -119,7 +83,7 @@ def check_contents(site: Site, attempt: Attempt) -> tuple[Finding, ...]:
             hint="the tasks of one verification must run on one machine: serve the cluster's queue by one worker",
         )
     settings = site.settings.cluster(manifest.cluster)
-    with _recorded(site, attempt, CONTENTS) as found, server.running() as parameters:
+    with held(attempt), _recorded(site, attempt, CONTENTS) as found, server.running() as parameters:
         comparison = Comparison(manifest, settings, parameters, _violations(attempt))
         with ThreadPoolExecutor(max_workers=1) as pool:
             indexes = pool.submit(
@@ -160,24 +124,6 @@ def conclude(site: Site, attempt: Attempt, findings: Sequence[Finding]) -> Verif
         verification.seconds,
     )
     return verification
-
-
-def give_up(site: Site, attempt: Attempt, error: BaseException) -> None:
-    """Close an attempt without a verdict: the verifier could not judge. The same owner may take it up again."""
-    with contextlib.suppress(PgBackupError):
-        site.catalog.conclude(
-            attempt.backup_id,
-            repository=attempt.repository,
-            attempt=attempt.number,
-            verdict=None,
-            reason=str(error) or type(error).__name__,
-            now=site.clock(),
-        )
-
-
-def discard(attempt: Attempt) -> None:
-    """Remove the decrypted files and the throw-away server."""
-    shutil.rmtree(attempt.folder, ignore_errors=True)
 
 
 def pending(site: Site, cluster: str) -> tuple[tuple[str, str], ...]:

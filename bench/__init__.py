@@ -1,0 +1,1 @@
+"""Side-by-side benchmarks against what a user would pick instead."""

@@ -1,0 +1,184 @@
+"""The command line as its user calls it: a process, a configuration file, exit codes, JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.support.keys import KeyPair
+from tests.support.source import Source
+
+
+@dataclass
+class Shell:
+    """A folder with a configuration, and the program."""
+
+    folder: Path
+    config: Path
+    document: dict[str, Any]
+
+    def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        command = [str(Path(sys.executable).with_name("pgbackup")), *arguments]
+        env = {**os.environ, "PGBACKUP_CONFIG": str(self.config), **environment}
+        return subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+
+    def json(self, *arguments: str) -> Any:
+        done = self.run(*arguments, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def change(self, **parts: Any) -> None:
+        self.config.write_text(yaml.safe_dump({**self.document, **parts}))
+
+
+@pytest.fixture
+def shell(tmp_path: Path, streamflix: Source, key: KeyPair, catalog_dsn: str) -> Iterator[Shell]:
+    catalog = dict(part.split("=") for part in catalog_dsn.split())
+    services = {
+        "streamflix": {"host": "127.0.0.1", "port": streamflix.port, "user": "backup", "dbname": "streamflix"},
+        "catalog": catalog,
+    }
+    text = "\n".join(f"[{name}]\n" + "".join(f"{k}={v}\n" for k, v in one.items()) for name, one in services.items())
+    (tmp_path / "pg_service.conf").write_text(text)
+    passfile = tmp_path / "pgpass"
+    passfile.touch(mode=0o600)
+    passfile.write_text(f"127.0.0.1:{streamflix.port}:*:backup:{streamflix.password}\n")
+    document = {
+        "version": 1,
+        "paths": {
+            "backups": str(tmp_path / "backups"),
+            "logs": str(tmp_path / "logs"),
+            "service_file": str(tmp_path / "pg_service.conf"),
+            "postgres_bin": str(streamflix.bin),
+        },
+        "catalog": {"service": "catalog"},
+        "encryption": {
+            "recipients": [str(key.public)],
+            "private_keys": [str(key.private)],
+            "passphrase_file": str(key.passphrase_file),
+        },
+        "clusters": {
+            "streamflix": {
+                "connection": {"service": "streamflix", "passfile": str(passfile)},
+                "exclude_databases": [f"catalog{number}" for number in range(5000)],
+                "verify_backup": {
+                    "application_role": "app",
+                    "queries": [{"database": "streamflix", "sql": 'SELECT count(*) FROM "Title"'}],
+                },
+            }
+        },
+    }
+    config = tmp_path / "protocol.yaml"
+    shell = Shell(tmp_path, config, document)
+    shell.change()
+    yield shell
+
+
+def test_back_up_verify_list_show(shell: Shell) -> None:
+    assert shell.json("list") == []
+    made = shell.json("backup", "full", "--verify")
+    assert made["verification"]["verdict"] == "verified"
+    [listed] = shell.json("list")
+    assert listed["id"] == made["id"]
+    assert listed["state"] == "verified"
+    assert listed["copies"][0]["verified_at"]
+    assert set(listed) >= {
+        "id", "kind", "method", "state", "cluster", "backup_time", "started_at", "finished_at", "bytes", "parent",
+        "copies",
+    }  # fmt: skip
+    again = shell.json("verify", made["id"])
+    assert set(again) >= {"id", "verdict", "repository", "seconds", "findings"}
+    assert all(set(finding) == {"name", "ok", "seconds", "detail", "hint"} for finding in again["findings"])
+    assert {"application role connects", "application queries answer in time"} <= {
+        finding["name"] for finding in again["findings"]
+    }
+    assert len(shell.json("show", made["id"])["verifications"]) == 2
+
+
+def test_nobody_else_reads_backups_and_logs(shell: Shell) -> None:
+    shell.json("backup", "full")
+    for path in (shell.folder / "backups").rglob("*"):
+        assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
+    logs = list((shell.folder / "logs").iterdir())
+    assert logs
+    assert {stat.S_IMODE(path.stat().st_mode) for path in logs} == {0o640}
+
+
+def test_a_rejected_backup_is_exit_1(shell: Shell) -> None:
+    made = shell.json("backup", "full")
+    [dump] = (shell.folder / "backups" / "full" / made["id"]).glob("streamflix.dump.gpg")
+    data = bytearray(dump.read_bytes())
+    data[len(data) // 2] ^= 1
+    dump.write_bytes(data)
+    done = shell.run("verify", made["id"], "--json")
+    assert done.returncode == 1
+    document = json.loads(done.stdout)
+    assert document["verdict"] == "rejected"
+    assert not document["findings"][0]["ok"]
+    assert shell.json("list")[0]["state"] == "rejected"
+
+
+def test_a_verifier_without_its_key_is_exit_3_and_no_verdict(shell: Shell) -> None:
+    made = shell.json("backup", "full")
+    encryption = {key: value for key, value in shell.document["encryption"].items() if key == "recipients"}
+    shell.change(encryption=encryption)
+    done = shell.run("verify", made["id"])
+    assert done.returncode == 3
+    assert "HINT" in done.stderr
+    assert shell.json("list")[0]["state"] == "captured"
+    assert shell.json("show", made["id"])["verifications"][0]["verdict"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (("verify", "not an id"), 2),
+        (("verify", "streamflix_20200101_000000_full"), 1),
+        (("verify", "other_20200101_000000_full"), 2),
+        (("show", "streamflix_20200101_000000_full"), 1),
+        (("backup", "full", "--cluster", "streamflx"), 2),
+        (("list", "--config", "/nonexistent/protocol.yaml"), 2),
+        (("catalog", "rebuild", "--from", "mars"), 2),
+        (("no-such-command",), 2),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else str(value),
+)
+def test_exit_codes(shell: Shell, arguments: tuple[str, ...], status: int) -> None:
+    done = shell.run(*arguments)
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_errors_are_json_when_asked(shell: Shell) -> None:
+    done = shell.run("verify", "streamflix_20200101_000000_full", "--json")
+    assert json.loads(done.stderr.splitlines()[-1])["exit_code"] == done.returncode
+
+
+def test_a_rebuilt_catalog_gives_the_same_answers(shell: Shell, server: Source, catalog_dsn: str) -> None:
+    first = shell.json("backup", "full", "--verify")
+    shell.json("backup", "full")
+    before = shell.json("list"), [shell.json("show", one["id"])["verifications"] for one in shell.json("list")]
+    name = catalog_dsn.split("dbname=")[1]
+    server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    server.execute(f"CREATE DATABASE {name}")
+    assert first["id"] in shell.json("catalog", "rebuild")
+    after = shell.json("list"), [shell.json("show", one["id"])["verifications"] for one in shell.json("list")]
+    assert after == before
+
+
+def test_doctor_names_what_is_missing(shell: Shell) -> None:
+    encryption = {**shell.document["encryption"], "recipients": ["/nonexistent/key.asc"]}
+    shell.change(encryption=encryption)
+    done = shell.run("doctor")
+    assert done.returncode == 3
+    assert "unknown recipient" in done.stdout

@@ -1,0 +1,72 @@
+"""`doctor` and the preflight task see each missing right, and say what grants it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from pgbackup.capture import preflight
+from pgbackup.domain.model import Finding
+from pgbackup.domain.ports import Site
+from tests.support.source import Source
+
+RIGHTS = [
+    ("reads all data", "REVOKE pg_read_all_data FROM backup", "GRANT pg_read_all_data TO backup"),
+    ("may replicate", "ALTER ROLE backup NOREPLICATION", "ALTER ROLE backup REPLICATION"),
+    ("sees past row security", "ALTER ROLE backup NOBYPASSRLS", "ALTER ROLE backup BYPASSRLS"),
+    ("monitors", "REVOKE pg_monitor FROM backup", "GRANT pg_monitor TO backup"),
+    (
+        "reads large objects",
+        "ALTER ROLE backup RESET lo_compat_privileges",
+        "ALTER ROLE backup SET lo_compat_privileges = on",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def own() -> Source:
+    source = Source()
+    source.load_sample("streamflix")
+    yield source
+    source.remove()
+
+
+def failed(site: Site) -> dict[str, Finding]:
+    return {finding.name: finding for finding in preflight(site, "streamflix") if not finding.ok}
+
+
+def test_the_sample_has_everything(own: Source, site_for: Callable[..., Site]) -> None:
+    grants = "GRANT EXECUTE ON FUNCTION pg_switch_wal(), pg_create_restore_point(text) TO backup"
+    own.execute(grants)  # function rights are per database, and the connection's is `postgres` here
+    assert failed(site_for(own)) == {}
+
+
+@pytest.mark.parametrize(("name", "take_away", "give_back"), RIGHTS, ids=[right[0] for right in RIGHTS])
+def test_a_missing_right_is_named_with_its_grant(
+    own: Source, site_for: Callable[..., Site], name: str, take_away: str, give_back: str
+) -> None:
+    site = site_for(own)
+    own.execute(take_away)
+    try:
+        found = failed(site)
+    finally:
+        own.execute(give_back)
+    assert f"role {name}" in found
+    assert give_back in found[f"role {name}"].hint
+
+
+def test_a_database_that_refuses_us_is_named(own: Source, site_for: Callable[..., Site]) -> None:
+    own.execute("REVOKE CONNECT ON DATABASE streamflix FROM PUBLIC, backup")
+    try:
+        found = failed(site_for(own))
+    finally:
+        own.execute("GRANT CONNECT ON DATABASE streamflix TO backup, PUBLIC")
+    assert "may connect to 'streamflix'" in found
+
+
+def test_a_server_that_is_down_is_one_finding_not_an_error(own: Source, site_for: Callable[..., Site]) -> None:
+    parameters = own.parameters().replace(port="1")
+    found = failed(site_for(own, parameters=parameters))
+    assert list(found) == ["server answers"]
+    assert "is the server running" in found["server answers"].hint

@@ -1,0 +1,53 @@
+"""include/config is what the engine reads, and says everything that it reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pgbackup.domain.schema import settings_schema
+from pgbackup.domain.settings import Section, Settings, parse_settings
+from tests.support.source import ROOT
+
+CONFIG = ROOT / "include" / "config"
+
+
+def test_the_annotated_example_is_valid() -> None:
+    document = yaml.safe_load((CONFIG / "protocol.yaml").read_text())
+    assert parse_settings(document, source="the example").cluster("streamflix").full_backup.schedule == "0 2 * * *"
+
+
+def test_the_annotated_example_names_every_key() -> None:
+    document = yaml.safe_load((CONFIG / "protocol.yaml").read_text())
+    assert not list(missing(Settings, document, Path()))
+
+
+def test_the_schema_file_is_the_models_own() -> None:
+    assert (CONFIG / "protocol.schema.json").read_text() == settings_schema(), "run `make schema`"
+
+
+def missing(section: type[Section], document: dict[str, Any], place: Path) -> list[str]:
+    """The keys of a section, and of those below it, that a document does not show."""
+    lacking = [str(place / name) for name in section.model_fields if name not in document]
+    for name, value in document.items():
+        for model in models(section.model_fields[name].annotation):
+            for inner in below(value):
+                lacking += missing(model, inner, place / name)
+    return lacking
+
+
+def models(annotation: Any) -> list[type[Section]]:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return [annotation]
+    return [model for argument in getattr(annotation, "__args__", ()) for model in models(argument)]
+
+
+def below(value: Any) -> list[dict[str, Any]]:
+    if isinstance(value, list):
+        return [item for item in value if isinstance(item, dict)]
+    if isinstance(value, dict) and value and all(isinstance(item, dict) for item in value.values()):
+        named = "connection" in next(iter(value.values()))
+        return list(value.values()) if named else [value]
+    return [value] if isinstance(value, dict) else []
