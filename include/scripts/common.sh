@@ -25,11 +25,13 @@ work=         # private folder for everything temporary, removed at the end
 gpg_home=     # private gpg home with an imported key, its agent killed at the end
 running=      # processes that have to end with this script
 cleanup=:     # what else a script has to undo
+answer=none   # "no" after fail $NO: a program that fails unexpectedly may exit with 1, too, and is no answer
 
 say() { printf '%s\n' "$*" >&2; }
 
 # fail CODE MESSAGE [DETAIL [HINT]]: what, where, what to do.
 fail() {
+    if [ "$1" -eq "$NO" ]; then answer=no; fi
     say "$me: $2"
     if [ -n "${3:-}" ]; then say "  detail: $3"; fi
     if [ -n "${4:-}" ]; then say "  hint: $4"; fi
@@ -40,6 +42,7 @@ usage_error() { fail "$USAGE" "$1" "" "$me --help"; }
 
 # fail_from CODE MESSAGE FILE [HINT]: the detail is the end of what a program wrote to standard error.
 fail_from() {
+    if [ "$1" -eq "$NO" ]; then answer=no; fi
     say "$me: $2"
     tail -n 20 "$3" | sed 's/^/  detail: /' >&2 || :
     if [ -n "${4:-}" ]; then say "  hint: $4"; fi
@@ -47,6 +50,7 @@ fail_from() {
 }
 
 finish() {
+    finish_status=$?
     trap '' HUP INT TERM
     for finish_pid in $running; do
         kill -TERM "$finish_pid" 2>/dev/null || :
@@ -60,6 +64,8 @@ finish() {
         rm -rf "$gpg_home"
     fi
     cd / && if [ -n "$work" ]; then rm -rf "$work"; fi
+    if [ "$finish_status" -eq "$NO" ] && [ "$answer" != no ]; then finish_status=$ENVIRONMENT; fi
+    exit "$finish_status"
 }
 
 # make_work PARENT: everything temporary lives in $work. A signal ends the script, and ending it cleans up.
@@ -191,6 +197,14 @@ conninfo_of() {
     conninfo="dbname='$text'"
 }
 
+# identifier_of HEX: set $identifier to the name as SQL quotes it.
+identifier_of() {
+    identifier_hex=$(printf '%s\n' "$1" | sed 's/../&,/g; s/22,/2222,/g; s/,//g')
+    text_of "$identifier_hex"
+    # shellcheck disable=SC2034 # for the caller
+    identifier="\"$text\""
+}
+
 # shown HEX: a name for messages and listings: no newline or escape sequence reaches a terminal.
 shown() {
     text_of "$1"
@@ -212,6 +226,13 @@ read_sums() {
          END { exit wrong || NR == 0 }' "$work/sums" ||
         fail "$NO" "$1/SHA256SUMS is damaged" "a line is not 'digest, two blanks, name'" "use another copy of this backup"
     sed 's/^.\{66\}//' "$work/sums" >"$work/names" || fail "$ENVIRONMENT" "sed failed"
+}
+
+# is_key NAME: key.1.gpg and so on; a database may be called key.1, its dump key.1.dump.gpg.
+is_key() {
+    is_key_number=${1#key.}
+    [ "$is_key_number" != "$1" ] && [ "${1%.gpg}" != "$1" ] || return 1
+    case ${is_key_number%.gpg} in '' | *[!0-9]*) return 1 ;; esac
 }
 
 listed() { grep -qxF -e "$1" "$work/names"; }
@@ -269,8 +290,7 @@ open_key() {
     open_found=
     for open_file in "$open_directory"/key.*.gpg; do
         open_name=${open_file##*/}
-        open_number=${open_name#key.}
-        case ${open_number%.gpg} in '' | *[!0-9]*) continue ;; esac # a database may be called key.1
+        is_key "$open_name" || continue
         open_found=$open_name
         # shellcheck disable=SC2086
         if gpg $open_options "$@" --output "$work/passphrase" --decrypt "$open_file" 2>>"$work/key.err"; then
@@ -405,15 +425,12 @@ header() {
     # Number; OIDs; then kind, schema (none: -) and name.
     awk '$1 ~ /^[0-9]+;$/ && ($4 == "DATABASE" || ($4 == "ACL" || $4 == "COMMENT") && $5 == "-" && $6 == "DATABASE" ||
          $4 == "SECURITY" && $5 == "LABEL" && $6 == "-" && $7 == "DATABASE")' "$work/toc" >"$work/toc.header"
-    : >"$work/header.sql"
-    while IFS= read -r header_line; do
-        printf '%s\n' "$header_line" >"$work/toc.one"
-        # A name with a newline: pg_restore prints the statement, then refuses to print a \connect after it.
-        pg_restore --create --use-list="$work/toc.one" --file="$work/one.sql" "$1" 2>"$work/header.err" ||
-            grep -q '^database name contains a newline' "$work/header.err" ||
+    # A name with a newline: pg_restore writes CREATE DATABASE and the owner, then refuses to write a \connect.
+    if ! attend pg_restore --create --use-list="$work/toc.header" --file="$work/header.sql" "$1" 2>"$work/header.err"; then
+        grep -q '^database name contains a newline' "$work/header.err" ||
             fail_from "$(blame "$work/header.err")" "pg_restore cannot read ${1##*/}" "$work/header.err" "use another copy of this backup"
-        cat "$work/one.sql" >>"$work/header.sql"
-    done <"$work/toc.header"
+        say "$me: warning: ${1##*/}: settings and grants of a database with a newline in its name are not restored"
+    fi
     NEW=$2 CREATE=$3 PROPERTIES=$4 KEEP=${KEEP_TABLESPACE:-no} awk "$STATEMENTS"'
     function decide(s,    rest, place) {
         if (s ~ /^SET (client_encoding|standard_conforming_strings) /) {
@@ -440,7 +457,7 @@ blame() {
         -e 'could not access file|could not load library|must be loaded via' \
         -e 'invalid (L[CO][A-Z_]* ?(locale )?name|locale name)|not supported (in|by) this build|could not create locale' \
         -e 'could not open collator|No space left on device|out of (shared )?memory|could not resize shared memory' \
-        -e 'server closed the connection|terminating connection|the database system is|connection to server' \
+        -e 'server closed the connection|terminating connection|the database system is|error: connection to server' \
         -e 'Permission denied|compression is not supported' "$1"; then
         printf '%s' "$ENVIRONMENT"
     else

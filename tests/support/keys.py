@@ -33,6 +33,7 @@ def make_key(folder: Path, name: str, *, expires: str = "2y", faked_time: str | 
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     pair = KeyPair(folder / f"{name}.pub.asc", folder / f"{name}.sec.asc", folder / f"{name}.pass")
     with tempfile.TemporaryDirectory(prefix="g", dir="/tmp") as home:
+        Path(home, "gpg-agent.conf").write_text("s2k-count 65536\n")  # or it measures the machine, for seconds
         gpg = [
             "gpg",
             "--homedir",

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+_ENDED_BY_SOMEBODY = frozenset({-1, -2, -9, -15})  # SIGHUP, SIGINT, SIGKILL, SIGTERM; not those for its own faults
+
 
 class PgBackupError(Exception):
     """Whatever this package raises on purpose; ``exit_code`` is the command line's (70: a bug of ours)."""
@@ -80,3 +82,8 @@ class ProgramFailed(UnavailableError):  # noqa: N818 - reads as what happened
         self.program = program
         self.status = status
         self.stderr = stderr
+
+    @property
+    def by_signal(self) -> bool:
+        """Somebody ended it (the machine ran out of memory, the run was stopped): that says nothing about its input."""
+        return self.status in _ENDED_BY_SOMEBODY

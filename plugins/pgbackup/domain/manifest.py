@@ -87,11 +87,11 @@ class ObjectClass(Entry):
 
 
 class Database(Entry):
-    """One dumped database at its snapshot."""
+    """One database at its snapshot; ``file`` and ``format`` are those of its dump, None in a physical backup."""
 
     name: str
-    file: str
-    format: Literal["custom", "directory"]
+    file: str | None
+    format: Literal["custom", "directory"] | None
     owner: str
     encoding: str
     locale_provider: str
@@ -170,6 +170,12 @@ class Manifest(Entry):
             if entry.name == name:
                 return entry
         raise RefusedError(f"the manifest of {self.id} does not list {name!r}")
+
+    def dump(self, database: Database) -> File:
+        """Return the entry of a database's dump; raises RefusedError for a physical backup."""
+        if database.file is None:
+            raise RefusedError(f"{self.id} holds no dump of {database.name!r}", hint="it is a physical backup")
+        return self.file(database.file)
 
     def to_json(self) -> bytes:
         """Serialize for the repository."""

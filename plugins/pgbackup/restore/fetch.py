@@ -95,6 +95,8 @@ def fetch_file(site: Site, store: Store, description: Description, file: File, p
                     source, through=filters, sink=sink, progress=lambda count: site.progress(file.name, count)
                 )
         except ProgramFailed as error:
+            if error.by_signal:
+                raise
             raise DamagedError(f"{file.name} does not decrypt", detail=error.detail) from None
         if (piped.source.bytes, piped.source.sha256) != (file.stored_bytes, file.stored_sha256):
             raise DamagedError(f"{file.name} does not match its checksum", hint="verify another copy of this backup")
@@ -128,6 +130,8 @@ def _unpack(site: Site, archive: Path, folder: Path) -> Path:
         with archive.open("rb", buffering=0) as source:
             site.runner.pipe(source, through=(dump.unpack(folder),), sink=_Nowhere())
     except ProgramFailed as error:
+        if error.by_signal or "No space left" in error.stderr:
+            raise
         raise DamagedError(f"{archive.name} does not unpack", detail=error.detail) from None
     return folder
 

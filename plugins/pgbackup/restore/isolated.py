@@ -90,6 +90,8 @@ def restore_database(
 
 
 def _judge(manifest: Manifest, database: str, error: ProgramFailed) -> Restored:
+    if error.by_signal:
+        raise error
     if _INCAPABLE.search(error.stderr):
         raise UnfitError(
             f"this machine cannot restore {database!r} of {manifest.id}",

@@ -6,18 +6,26 @@ Stock gpg opens it in two steps: ``gpg -d key.1.gpg > pass``, then ``gpg --batch
 from __future__ import annotations
 
 import contextlib
+import re
 import secrets
-import shutil
-import tempfile
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pgbackup.domain.errors import PgBackupError, ProgramFailed, RefusedError, UnfitError, WrongKeyError
+from pgbackup.domain.errors import (
+    PgBackupError,
+    ProgramFailed,
+    RefusedError,
+    UnavailableError,
+    UnfitError,
+    WrongKeyError,
+)
 from pgbackup.domain.model import SECRET_FD, Command
 from pgbackup.domain.ports import Runner
 from pgbackup.domain.settings import Encryption
+from pgbackup.scratch import private_folder
 
 _QUIET = (
     "--batch",
@@ -29,8 +37,16 @@ _QUIET = (
     "--no-auto-key-locate",
 )
 _CIPHER = ("--cipher-algo", "AES256", "--compress-algo", "none")
+_LOOPBACK = ("--pinentry-mode", "loopback", "--passphrase-fd", SECRET_FD)
 # The passphrase has 256 random bits: stretching it would only cost time, and asking the agent how much, an agent.
 _S2K = ("--s2k-mode", "3", "--s2k-digest-algo", "SHA256", "--s2k-count", "65536")
+# Otherwise the agent measures the machine for seconds, to protect a copy of the key that lives for one.
+_STRETCH = ("--s2k-count", "1048576")
+_AGENT_TIMEOUT = 30.0
+# What gpg says when the machine, not the file, is at fault.
+_INCAPABLE = re.compile(
+    r"(?i)no agent running|connect to the agent|no space left|out of core|cannot allocate|permission"
+)
 
 
 @dataclass(frozen=True)
@@ -133,26 +149,12 @@ class GpgKeyring:
                 hint="name secret key files in encryption.private_keys on the side that verifies and recovers",
             )
         secret = self._passphrase()
-        with _home() as home:
+        with _home() as home, self._agent(home):
+            self._import(home, secret)
             try:
-                self._import(home, secret)
-                output, _ = self._runner.run(
-                    _gpg(
-                        home,
-                        "--pinentry-mode",
-                        "loopback",
-                        "--passphrase-fd",
-                        SECRET_FD,
-                        "--decrypt",
-                        secret=secret,
-                    ),
-                    feed=wrapped,
-                )
+                output, _ = self._runner.run(_gpg(home, *_LOOPBACK, "--decrypt", secret=secret), feed=wrapped)
             except ProgramFailed as error:
                 raise _unwrap_failure(error) from None
-            finally:
-                with contextlib.suppress(ProgramFailed, UnfitError):
-                    self._runner.run(Command(("gpgconf", "--homedir", home, "--kill", "all")))
         return output
 
     def identities(self) -> tuple[str, ...]:
@@ -169,16 +171,7 @@ class GpgKeyring:
 
     def _symmetric(self, passphrase: bytes, *options: str) -> Command:
         # No keyring and no agent is used: the home only has to be named, and never exist.
-        home = "/nonexistent"
-        loopback = (
-            "--no-keyring",
-            "--no-options",
-            "--pinentry-mode",
-            "loopback",
-            "--passphrase-fd",
-            SECRET_FD,
-        )
-        return _gpg(home, *loopback, *options, secret=passphrase)
+        return _gpg("/nonexistent", "--no-keyring", "--no-options", *_LOOPBACK, *options, secret=passphrase)
 
     def _passphrase(self) -> bytes:
         path = self._settings.passphrase_file
@@ -197,8 +190,40 @@ class GpgKeyring:
         for path in self._settings.private_keys:
             if not path.is_file():
                 raise UnfitError("a private key file is missing", detail=str(path), hint="see encryption.private_keys")
-            loopback = ("--pinentry-mode", "loopback", "--passphrase-fd", SECRET_FD)
-            self._runner.run(_gpg(home, *loopback, "--import", str(path), secret=secret))
+            try:
+                self._runner.run(_gpg(home, *_LOOPBACK, "--import", str(path), secret=secret))
+            except ProgramFailed as error:
+                if "passphrase" in error.stderr:
+                    raise _wrong_passphrase(error) from None
+                raise UnfitError(
+                    f"{path} is not a private key file",
+                    detail=error.detail,
+                    hint="gpg --armor --export-secret-keys WHO > FILE",
+                ) from None
+
+    @contextlib.contextmanager
+    def _agent(self, home: str) -> Iterator[None]:
+        """Run the agent that private keys need. It ends soon after the program it was given, and that one ends with
+        this process, however that ends: an agent that gpg starts by itself would live on, with the keys.
+        """
+        options = ("--quiet", *_STRETCH, "--daemon", "--no-detach", "sleep", "infinity")
+        holder = self._runner.spawn(Command(("gpg-agent", "--homedir", home, *options)))
+        try:
+            deadline = time.monotonic() + _AGENT_TIMEOUT
+            while not self._agent_answers(home):
+                if holder.poll() is not None or time.monotonic() > deadline:
+                    raise UnavailableError("gpg-agent does not start", detail=holder.stderr())
+                time.sleep(0.01)
+            yield
+        finally:
+            with contextlib.suppress(PgBackupError):
+                self._runner.run(Command(("gpgconf", "--homedir", home, "--kill", "all")))
+            holder.stop(signal.SIGTERM, _AGENT_TIMEOUT)
+
+    def _agent_answers(self, home: str) -> bool:
+        ask = Command(("gpg-connect-agent", "--homedir", home, "--no-autostart", "--quiet", "GETINFO pid", "/bye"))
+        output, _ = self._runner.run(ask, ok=frozenset(range(3)))
+        return output.rstrip().endswith(b"OK")
 
     def _public_key(self, path: Path) -> PublicKey:
         if not path.is_file():
@@ -233,12 +258,10 @@ def parse_public_key(path: Path, lines: Sequence[str]) -> PublicKey:
 
 def _unwrap_failure(error: ProgramFailed) -> PgBackupError:
     """Tell a wrong passphrase and a wrong key from a damaged file; gpg speaks English here (LC_ALL=C)."""
+    if error.by_signal or _INCAPABLE.search(error.stderr):
+        return error
     if "passphrase" in error.stderr:
-        return UnfitError(
-            "the private key's passphrase is wrong",
-            detail=error.detail,
-            hint="see encryption.passphrase_file",
-        )
+        return _wrong_passphrase(error)
     if "No secret key" in error.stderr:
         return WrongKeyError(
             "none of our private keys opens this backup",
@@ -250,16 +273,18 @@ def _unwrap_failure(error: ProgramFailed) -> PgBackupError:
     )
 
 
+def _wrong_passphrase(error: ProgramFailed) -> UnfitError:
+    return UnfitError(
+        "the private key's passphrase is wrong", detail=error.detail, hint="see encryption.passphrase_file"
+    )
+
+
 def _gpg(home: str, *options: str, secret: bytes | None = None) -> Command:
-    quiet = tuple(option for option in _QUIET if option != "--no-autostart" or secret is None or home == "/nonexistent")
-    return Command(("gpg", "--homedir", home, *quiet, *options), secret=secret)
+    return Command(("gpg", "--homedir", home, *_QUIET, *options), secret=secret)
 
 
 @contextlib.contextmanager
 def _home() -> Iterator[str]:
-    """Make a private gpg home. Short on purpose: the agent's socket path has a limit of about 100 characters."""
-    home = tempfile.mkdtemp(prefix="g", dir="/tmp")
-    try:
-        yield home
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
+    """Make a private gpg home."""
+    with private_folder() as folder:
+        yield str(folder)

@@ -326,12 +326,12 @@ class _Closing:
 
 def _chunks(source: Readable | IO[bytes]) -> Iterator[bytes | memoryview]:
     """Read a file descriptor into one reused buffer where there is one; else whatever read() gives."""
-    fileno = getattr(source, "fileno", None)
-    if fileno is None:
+    try:
+        fd = source.fileno()  # type: ignore[union-attr]
+    except (AttributeError, OSError):
         while chunk := source.read(CHUNK):
             yield chunk
         return
-    fd = fileno()
     with contextlib.suppress(OSError):  # not a pipe
         fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, CHUNK)
     buffer = bytearray(CHUNK)

@@ -204,11 +204,13 @@ def _decode(site: Site, manifest: Manifest, attempt: Attempt) -> named.Answer:
     server = server_for(site, manifest, attempt.server)
     entries = 0
     for database in manifest.databases:
-        archive = _archive(manifest, manifest.file(database.file), attempt)
+        archive = _archive(manifest, manifest.dump(database), attempt)
         try:
             listing, _ = site.runner.run(dump.list_archive(server.programs, archive))
             site.runner.run(dump.decode_archive(server.programs, archive))
         except ProgramFailed as error:
+            if error.by_signal:
+                raise
             raise RefusedError(f"the dump of {database.name!r} does not decode", detail=error.detail) from None
         entries += sum(1 for line in listing.splitlines() if line and not line.startswith(b";"))
     return True, f"{len(manifest.databases)} dumps, {entries} entries", ""
@@ -242,7 +244,7 @@ def _restore(
         return False, f"globals: {str(error).strip()}", "the roles of the source cannot be made again"
     restored: list[Restored] = []
     for database in manifest.databases:
-        archive = _archive(manifest, manifest.file(database.file), attempt)
+        archive = _archive(manifest, manifest.dump(database), attempt)
         restored.append(restore_database(site, manifest, database, archive, server, parameters, jobs=jobs))
     errors = [f"{one.database}: {error}" for one in restored for error in one.errors]
     _remember(attempt, restored)

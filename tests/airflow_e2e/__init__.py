@@ -1,0 +1,1 @@
+"""The DAGs under a real Airflow: parsed by its DagBag, run by its scheduler, asked through its REST API."""

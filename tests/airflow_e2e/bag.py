@@ -1,0 +1,150 @@
+"""What Airflow makes of DAG files or of the plugins folder, as JSON on standard output.
+
+python -m tests.airflow_e2e.bag dags|plugins
+
+A process of its own, so that Airflow's logging, settings and import hooks stay out of the tests' process; its settings
+come from the environment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the rules ask of a task."""
+
+    id: str
+    owner: str
+    pool: str
+    retries: int
+    has_retry_policy: bool
+    trigger_rule: str
+    is_teardown: bool
+    decides_run: bool
+    """A teardown whose failure fails the run: then its success hides the failures before it."""
+    downstream: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Dag:
+    """What the rules ask of a DAG."""
+
+    id: str
+    schedule: str | None
+    start_date: str | None
+    catchup: bool
+    max_active_runs: int
+    paused_upon_creation: bool | None
+    fail_fast: bool
+    max_failed_runs: int
+    tags: list[str]
+    doc: str
+    on_success: list[str]
+    on_failure: list[str]
+    deadlines: list[float]
+    """Seconds after a run is queued."""
+    params: list[str]
+    tasks: list[Task] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Bag:
+    """A folder of DAG files."""
+
+    dags: list[Dag]
+    import_errors: dict[str, str]
+
+    @classmethod
+    def of(cls, document: dict[str, Any]) -> Bag:
+        """Read it back from JSON."""
+        dags = [Dag(**{**dag, "tasks": [Task(**task) for task in dag["tasks"]]}) for dag in document["dags"]]
+        return cls(dags, document["import_errors"])
+
+
+def read_bag() -> Bag:
+    """Parse the DAGs folder as the DAG processor does, serialization included."""
+    from airflow.dag_processing.dagbag import DagBag
+    from airflow.serialization.serialized_objects import DagSerialization
+
+    found = DagBag()
+    for dag in found.dags.values():
+        DagSerialization.to_dict(dag)
+    dags = sorted(found.dags.values(), key=lambda dag: str(dag.dag_id))
+    return Bag([_dag(dag) for dag in dags], {Path(name).name: text for name, text in found.import_errors.items()})
+
+
+def _dag(dag: Any) -> Dag:
+    return Dag(
+        id=dag.dag_id,
+        schedule=dag.schedule if dag.schedule is None else str(dag.schedule),
+        start_date=dag.start_date and dag.start_date.isoformat(),
+        catchup=dag.catchup,
+        max_active_runs=dag.max_active_runs,
+        paused_upon_creation=dag.is_paused_upon_creation,
+        fail_fast=dag.fail_fast,
+        max_failed_runs=dag.max_consecutive_failed_dag_runs,
+        tags=sorted(dag.tags),
+        doc=dag.doc_md or "",
+        on_success=_names(dag.on_success_callback),
+        on_failure=_names(dag.on_failure_callback),
+        deadlines=[alert.interval.total_seconds() for alert in dag.deadline or ()],
+        params=sorted(dag.params),
+        tasks=[_task(task) for task in dag.tasks],
+    )
+
+
+def _task(task: Any) -> Task:
+    return Task(
+        id=task.task_id,
+        owner=task.owner,
+        pool=task.pool,
+        retries=task.retries,
+        has_retry_policy=task.retry_policy is not None,
+        trigger_rule=str(task.trigger_rule.value),
+        is_teardown=task.is_teardown,
+        decides_run=task.is_teardown and task.on_failure_fail_dagrun,
+        downstream=sorted(task.downstream_task_ids),
+    )
+
+
+def _names(callbacks: Any) -> list[str]:
+    several = callbacks if isinstance(callbacks, list) else [callbacks]
+    return [type(callback).__name__ for callback in several if callback is not None]
+
+
+def read_plugins() -> dict[str, Any]:
+    """Let Airflow load its plugins; say what it executed of the folder under a name that is not the module's own."""
+    from airflow import plugins_manager, settings
+
+    folder = Path(str(settings.PLUGINS_FOLDER)).resolve()
+    before = set(sys.modules)
+    plugins_manager.ensure_plugins_loaded()
+    strays = []
+    for name in set(sys.modules) - before:
+        file = getattr(sys.modules[name], "__file__", None)
+        if file and folder in Path(file).resolve().parents:
+            module = ".".join(Path(file).resolve().relative_to(folder).with_suffix("").parts).removesuffix(".__init__")
+            if name != module:
+                strays.append(name)
+    errors = {Path(path).name: str(error) for path, error in plugins_manager.get_import_errors().items()}
+    return {"strays": sorted(strays), "errors": errors}
+
+
+def main(what: str) -> None:
+    """Print it; whatever else would print goes to standard error."""
+    output = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    answer = asdict(read_bag()) if what == "dags" else read_plugins()
+    output.write(json.dumps(answer))
+    output.close()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
