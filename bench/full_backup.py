@@ -76,7 +76,8 @@ def main() -> None:
             taken = {"the protocol's pg_dump -F c -f": protocol()}
             sizes["the protocol's pg_dump -F c -f"] = (prepared.folder / "protocol.dump").stat().st_size
             for name, config in configs.items():
-                taken[name], peak[name], document = pgbackup(config, "backup", "full")
+                taken[name], peak[name], document = pgbackup(config, "backup", "full", "--dump-only")
+                [document] = document
                 sizes[name] = document["bytes"]
             taken[VERIFY], peak[VERIFY], verdict = pgbackup(config, "verify", document["id"])
             if verdict["verdict"] != "verified":

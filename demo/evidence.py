@@ -30,9 +30,9 @@ def prove(airflow: Airflow, layout: Layout) -> None:
     airflow.wait_for_dags(BACKUP_DAG, VERIFY_DAG, parsed_since=started, within=60)
     known = {backup["id"] for backup in catalog(layout)}
     follow(airflow, BACKUP_DAG, airflow.trigger(BACKUP_DAG))
-    made = [backup for backup in catalog(layout) if backup["id"] not in known and backup["kind"] == "full"]
-    if not made:
-        raise NotProvedError(f"{BACKUP_DAG} succeeded, but the catalog holds no new full backup")
+    made = [backup for backup in catalog(layout) if backup["id"] not in known]
+    if {backup["kind"] for backup in made} != {"full", "base"}:
+        raise NotProvedError(f"{BACKUP_DAG} succeeded, but the catalog does not hold a new dump and a new base backup")
     for backup in made:
         follow(airflow, VERIFY_DAG, verification_run(airflow, backup["id"]))
     for backup in made:
@@ -106,7 +106,7 @@ def show(backup: dict[str, Any], layout: Layout) -> None:
     lines = [
         ("backup", backup["id"]),
         ("stored", f"{megabytes:.1f} MB in {seconds:.1f} s ({megabytes / max(seconds, 0.001):.0f} MB/s)"),
-        ("files", str(layout.home / "backups" / "full" / backup["id"])),
+        ("files", str(layout.home / "backups" / backup["kind"] / backup["id"])),
     ]
     lines += [
         (f"copy {copy['repository']}", f"{copy['state']} {copy['verified_at'] or ''}") for copy in backup["copies"]

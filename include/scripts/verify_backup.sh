@@ -9,6 +9,8 @@
 here=$(dirname "$(readlink -f "$0")") || exit 3
 # shellcheck source=include/scripts/common.sh
 . "$here/common.sh"
+# shellcheck source=include/scripts/sql_text.sh
+. "$here/sql_text.sh"
 
 usage() {
     cat <<'EOF'
@@ -153,7 +155,7 @@ decode_dumps() {
     while read -r hex archive <&3; do
         for step in --list --file=/dev/null; do # the table of contents stands first: alone it passes on half a dump
             attend pg_restore "$step" "$archive" >"$work/toc" 2>"$work/err" ||
-                fail_from "$(blame "$work/err")" "the dump of $(shown "$hex") does not decode" "$work/err" "use another copy of this backup"
+                fail_by "the dump of $(shown "$hex") does not decode" "$work/err"
             [ "$step" = --list ] || continue
             entries=$((entries + $(grep -c '^[0-9]' "$work/toc" || :)))
             sed -n 's/^;  *Dumped .* version: \([0-9]*\).*/\1/p' "$work/toc" >"$work/versions"
@@ -267,7 +269,7 @@ start_server() {
 restore_everything() {
     globals_for_isolation "$globals" "$bootstrap" >"$work/globals.sql" || fail "$NO" "globals.sql is not what pg_dumpall writes"
     sql dbname=template1 --file="$work/globals.sql" >"$work/out" 2>"$work/err" ||
-        fail_from "$(blame "$work/err")" "the globals cannot be restored" "$work/err" "use another copy of this backup"
+        fail_by "the globals cannot be restored" "$work/err"
     sql dbname=template1 --command='DROP DATABASE postgres' >"$work/out" 2>"$work/err" ||
         fail_from "$ENVIRONMENT" "the throw-away server does not obey" "$work/err"
     : >"$work/errors"
@@ -275,7 +277,7 @@ restore_everything() {
         restore_database "$hex" "$archive"
     done 3<"$work/archives"
     if [ -s "$work/errors" ]; then
-        sed 's/^/  /' "$work/errors"
+        head -n 40 "$work/errors" | sed 's/^/  /'
         failed restore "$(wc -l <"$work/errors" | tr -d ' ') errors, see above"
         wrong=yes
     else
@@ -291,25 +293,27 @@ restore_database() {
     : >"$work/properties.sql"
     header "$2" "$identifier" "$work/create.sql" "$work/properties.sql"
     sql dbname=template1 --file="$work/create.sql" >"$work/out" 2>"$work/err" ||
-        fail_from "$(blame "$work/err")" "database $shown_name cannot be made" "$work/err" "is its locale installed here?"
+        fail_by "database $shown_name cannot be made" "$work/err"
     attend pg_restore --jobs="$jobs" --no-tablespaces --no-subscriptions --no-password --dbname="$conninfo" "$2" \
         >"$work/out" 2>"$work/restore.err" || judge_restore "$shown_name"
-    sed -n 's/^pg_restore: error: .*violates foreign key constraint "\(.*\)"$/\1/p' "$work/restore.err" >"$work/violated.$1"
+    sed -n 's/.*violates foreign key constraint "\(.*\)"$/\1/p' "$work/restore.err" >"$work/violated.$1"
     # Owner, settings and grants; last, because a setting may be one that restores badly.
-    sql dbname=template1 --file="$work/properties.sql" >"$work/out" 2>"$work/err" ||
-        sed "s/^/$shown_name: /" "$work/err" >>"$work/errors"
+    sql dbname=template1 --set=ON_ERROR_STOP=0 --file="$work/properties.sql" >"$work/out" 2>"$work/err" ||
+        fail_from "$ENVIRONMENT" "the throw-away server does not answer" "$work/err"
+    grep 'ERROR:' "$work/err" >>"$work/errors" || :
 }
 
 # pg_restore goes on after an error. Rows that violate a foreign key may do so in the source, too; a foreign server that
 # cannot be reached is not the backup's fault.
 judge_restore() {
-    [ "$(blame "$work/restore.err")" -eq "$NO" ] ||
-        fail_from "$ENVIRONMENT" "this machine cannot restore $1" "$work/restore.err" "install the missing extension or locale, or free space"
-    grep '^pg_restore: error: ' "$work/restore.err" >"$work/found" ||
-        fail_from "$ENVIRONMENT" "pg_restore fails on $1" "$work/restore.err"
-    grep -v -e 'violates foreign key constraint' -e 'could not connect to server' -e 'could not establish connection' \
-        "$work/found" >"$work/own" || return 0
-    while IFS= read -r line; do printf '%s: %s\n' "$1" "${line#pg_restore: error: }"; done <"$work/own" >>"$work/errors"
+    [ "$(blame "$work/restore.err")" -eq "$NO" ] || fail_by "this machine cannot restore $1" "$work/restore.err"
+    failed_statements "$work/restore.err" >"$work/failed"
+    if ! [ -s "$work/failed" ] || ! grep -q 'errors ignored on restore' "$work/restore.err"; then
+        fail_from "$ENVIRONMENT" "pg_restore ended early on $1" "$work/restore.err"
+    fi
+    grep -v -e 'violates foreign key constraint' -e 'ERROR:  could not connect to server' \
+        -e 'ERROR:  could not establish connection' "$work/failed" >"$work/own" || return 0
+    while IFS= read -r line; do printf '%s: %s\n' "$1" "${line##*ERROR:  }"; done <"$work/own" >>"$work/errors"
 }
 
 # The manifest is JSON: PostgreSQL reads it better than awk.

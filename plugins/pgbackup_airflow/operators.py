@@ -11,9 +11,10 @@ from airflow.sdk import Asset, BaseOperator, Context
 from airflow.sdk.exceptions import AirflowFailException
 
 from pgbackup.assembly import log_file
-from pgbackup.capture import capture_full, preflight
-from pgbackup.domain.errors import PgBackupError
+from pgbackup.capture import capture_night, preflight
+from pgbackup.domain.errors import ConfigurationError, PgBackupError
 from pgbackup.domain.findings import failures
+from pgbackup.domain.ids import BackupId
 from pgbackup.domain.model import Finding, Verdict
 from pgbackup.domain.ports import Runner, Site
 from pgbackup.postgres.connection import server_errors
@@ -81,27 +82,36 @@ class PreflightFailed(Exception):  # noqa: N818 - reads as what happened
     """A backup cannot start; the message lists why and what to do."""
 
 
-class DumpOperator(ProtocolOperator):
-    """Take a full backup: every database and the globals, fingerprints beside the dump."""
+class BackupOperator(ProtocolOperator):
+    """Take the night's backups: the full one (every database and the globals) and the physical base."""
 
     def __init__(self, *, asset: Asset, **kwargs: Any) -> None:
         super().__init__(outlets=[asset], **kwargs)
         self.asset = asset
 
-    def execute(self, context: Context) -> dict[str, Any]:
-        """Return the backup's id, its size, and the number of its next verification."""
+    def execute(self, context: Context) -> list[dict[str, Any]]:
+        """Return what to verify: each backup's id, repository, size, and the number of its next verification."""
         with self.site(context) as site:
-            manifest = capture_full(site, self.cluster)
-            attempt = len(site.catalog.verifications(manifest.id)) + 1
-        summary: dict[str, Any] = {
-            "backup_id": manifest.id,
-            "repository": site.local.name,
-            "bytes": manifest.stored_bytes,
-            "seconds": (manifest.finished_at - manifest.started_at).total_seconds(),
-            "attempt": attempt,
-        }
-        context["outlet_events"][self.asset].extra = summary
-        return summary
+            manifests = capture_night(site, self.cluster)
+            summaries: list[dict[str, Any]] = [
+                {
+                    "backup_id": manifest.id,
+                    "repository": site.local.name,
+                    "bytes": manifest.stored_bytes,
+                    "seconds": (manifest.finished_at - manifest.started_at).total_seconds(),
+                    "attempt": len(site.catalog.verifications(manifest.id)) + 1,
+                }
+                for manifest in manifests
+            ]
+        event: Any = context["outlet_events"][self.asset]
+        event.extra = {"backups": summaries}
+        return summaries
+
+
+def verification_run(captured: dict[str, Any]) -> dict[str, Any]:
+    """Return what triggers the verification of one captured backup; the attempt makes a later try another run."""
+    copy = {"backup_id": captured["backup_id"], "repository": captured["repository"]}
+    return {"trigger_run_id": f"verify__{copy['backup_id']}__{copy['repository']}__{captured['attempt']}", "conf": copy}
 
 
 class ChooseCopiesOperator(ProtocolOperator):
@@ -113,6 +123,7 @@ class ChooseCopiesOperator(ProtocolOperator):
         params = context["params"]
         with self.site(context) as site:
             if params["backup_id"]:
+                refuse_foreign(params["backup_id"], self.cluster)
                 chosen = [(params["backup_id"], params["repository"] or "local")]
             else:
                 chosen = sorted(pending(site, self.cluster))
@@ -202,12 +213,27 @@ class DiscardOperator(VerificationOperator):
     """Remove the decrypted files and the throw-away server, whatever happened."""
 
     def execute(self, context: Context) -> int:
-        """Remove them; nothing is left to remove when the first step did not open an attempt."""
-        if self.attempt in {None, "None", ""}:
-            return 0
+        """Return how many attempts were discarded; one whose first step failed is known to the catalog alone."""
         with self.site(context) as site:
-            discard(self.opened(site))
-        return 0
+            if self.attempt in {None, "None", ""}:
+                copy = (self.backup_id, self.repository)
+                known = [
+                    one for one in site.catalog.verifications_of(site.owner) if (one.backup_id, one.repository) == copy
+                ]
+                attempts = [attempt_of(site, *copy, one.attempt) for one in known]
+            else:
+                attempts = [self.opened(site)]
+            for attempt in attempts:
+                discard(attempt)
+        return len(attempts)
+
+
+def refuse_foreign(backup_id: str, cluster: str) -> None:
+    """Refuse another cluster's backup: who may run this DAG may not be allowed to run that one's."""
+    if BackupId.parse(backup_id).cluster != cluster:
+        raise ConfigurationError(
+            f"{backup_id} is not a backup of {cluster}", hint="`pgbackup list` shows what there is, by cluster"
+        )
 
 
 def refuse_unknown(context: Context, *, allowed: Sequence[str]) -> None:

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from tests.support.source import ROOT
 
 PLUGINS = ROOT / "plugins"
@@ -18,7 +17,8 @@ MIDDLE = {"catalog", "store", "stream", "postgres"}
 # package -> what it may import of ours, besides itself
 TABLE: dict[str, set[str]] = {
     "domain": set(),
-    **{name: {"domain"} for name in MIDDLE},
+    "scratch": set(),
+    **{name: {"domain", "scratch"} for name in MIDDLE},
     "restore": {"domain", *MIDDLE},
     "capture": {"domain", "restore", *MIDDLE},
     "verify": {"domain", "restore", *MIDDLE},

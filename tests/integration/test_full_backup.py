@@ -2,11 +2,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tests.support.source import Source
+
 from pgbackup.capture import capture_full
 from pgbackup.domain.model import State, Verdict
 from pgbackup.domain.ports import Site
 from pgbackup.verify import verify
-from tests.support.source import Source
 
 
 def test_a_backup_is_restored_and_found_equal(streamflix: Source, site_for: Callable[..., Site]) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from tests.support.source import Source
 
 from pgbackup.capture import preflight
 from pgbackup.domain.model import Finding
 from pgbackup.domain.ports import Site
-from tests.support.source import Source
 
 RIGHTS = [
     ("reads all data", "REVOKE pg_read_all_data FROM backup", "GRANT pg_read_all_data TO backup"),

@@ -137,11 +137,11 @@ class Source:
     def load_sample(self, dbname: str = "streamflix", scale: float = 0.01) -> None:
         """Create a database and load the sample into it; role ``backup`` gets this server's password."""
         self.execute(f'CREATE DATABASE "{dbname}"')
-        self._psql(SAMPLE / "load.sql", dbname, f"scale={scale}")
+        self.run_script(SAMPLE / "load.sql", dbname, f"scale={scale}")
 
     def make_roles(self) -> None:
         """Make the sample's roles without its database; role ``backup`` gets this server's password."""
-        self._psql(SAMPLE / "roles.sql", "postgres")
+        self.run_script(SAMPLE / "roles.sql", "postgres")
 
     def parameters(
         self, user: str = "backup", *, tcp: bool = False, password: str | None = None
@@ -150,7 +150,8 @@ class Source:
         keywords = {"host": host, "port": str(self.port), "user": user, "dbname": "postgres"}
         return ConnectionParameters(keywords, (password or self.password) if tcp else None)
 
-    def _psql(self, script: Path, dbname: str, *variables: str) -> None:
+    def run_script(self, script: Path, dbname: str, *variables: str) -> None:
+        """Run an SQL file with psql, as the superuser."""
         where = ["-h", str(self.folder), "-p", str(self.port), "-U", "postgres", "-d", dbname]
         values = [word for variable in variables for word in ("-v", variable)]
         subprocess.run(

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from tests.support.source import ROOT
 
 from pgbackup.domain.schema import settings_schema
 from pgbackup.domain.settings import Section, Settings, parse_settings
-from tests.support.source import ROOT
 
 CONFIG = ROOT / "include" / "config"
 

@@ -1,6 +1,7 @@
-"""Take backups: full ones (logical dumps of every database and the globals)."""
+"""Take backups: full ones (logical dumps of every database and the globals) and physical base backups."""
 
 from pgbackup.capture.full import capture_full
+from pgbackup.capture.night import capture_night
 from pgbackup.capture.preflight import preflight
 
-__all__ = ["capture_full", "preflight"]
+__all__ = ["capture_full", "capture_night", "preflight"]

@@ -70,6 +70,7 @@ class ContentReader:
                 schema_name=table.schema_name,
                 name=table.name,
                 kind=table.kind,
+                unlogged=table.unlogged,
                 content=self._contents.get((table.schema_name, table.name)),
             )
             for table in self._snapshot.tables

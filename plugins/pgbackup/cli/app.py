@@ -18,7 +18,7 @@ import typer
 from rich.logging import RichHandler
 
 from pgbackup.assembly import build_site, load_settings, log_file, service_parameters
-from pgbackup.capture import capture_full, preflight
+from pgbackup.capture import capture_full, capture_night, preflight
 from pgbackup.catalog.rebuild import rebuild
 from pgbackup.cli.output import (
     TerminalProgress,
@@ -65,20 +65,24 @@ def backup_full(
     cluster: Cluster = None,
     json: Json = False,
     check: Annotated[bool, typer.Option("--verify", help="Restore it and compare it at once.")] = False,
+    dump_only: Annotated[bool, typer.Option("--dump-only", help="No physical base backup.")] = False,
 ) -> None:
-    """Dump every database and the globals; exit 0 means that the backup is durable in the local repository."""
+    """Dump every database and the globals, and take a base backup; exit 0: durable in the local repository."""
     with _run("backup", config, cluster, json=json) as (site, name):
-        manifest = capture_full(site, name)
-        verification = verify(site, manifest.id, "local") if check else None
+        manifests = (capture_full(site, name),) if dump_only else capture_night(site, name)
+        verifications = [verify(site, manifest.id, "local") for manifest in manifests] if check else []
     if json:
-        document = _manifest_document(manifest)
-        print_json(document | ({"verification": verification_document(verification)} if verification else {}))
+        documents = [_manifest_document(manifest) for manifest in manifests]
+        for document, verification in zip(documents, verifications, strict=False):
+            document["verification"] = verification_document(verification)
+        print_json(documents)
     else:
-        out.print(f"{manifest.id}: {manifest.stored_bytes / 1e6:.1f} MB, {len(manifest.databases)} databases")
-        if verification:
+        for manifest in manifests:
+            out.print(f"{manifest.id}: {manifest.stored_bytes / 1e6:.1f} MB, {len(manifest.databases)} databases")
+        for verification in verifications:
             print_findings(verification.findings)
-            out.print(f"verdict: {verification.verdict}")
-    if verification and verification.verdict is not Verdict.VERIFIED:
+            out.print(f"{verification.backup_id}: {verification.verdict}")
+    if any(verification.verdict is not Verdict.VERIFIED for verification in verifications):
         raise typer.Exit(RefusedError.exit_code)
 
 

@@ -18,6 +18,8 @@ _KIND = {suffix: kind for kind, suffix in _SUFFIX.items()}
 
 MANIFEST = "manifest.json"
 SUMS = "SHA256SUMS"
+KEY_FILE = re.compile(r"key\.\d+\.gpg")
+"""A wrapped passphrase; a database may be called ``key.1``, whose file is ``key.1.dump.gpg``."""
 
 
 @dataclass(frozen=True, order=True)

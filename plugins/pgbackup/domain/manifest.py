@@ -38,11 +38,15 @@ class Content(Entry):
 
 
 class Table(Entry):
-    """A table of the snapshot. ``kind`` is pg_class.relkind; ``content`` is None for excluded tables."""
+    """A table of the snapshot. ``kind`` is pg_class.relkind; ``content`` is None for excluded tables.
+
+    An unlogged table is in a dump, and empty in a physical backup.
+    """
 
     schema_name: str
     name: str
     kind: str
+    unlogged: bool
     content: Content | None
 
 
@@ -103,6 +107,7 @@ class Database(Entry):
     bytes: int
     snapshot: str
     snapshot_lsn: str
+    marked_lsn: str | None = None
     tables: tuple[Table, ...]
     large_objects: Content | None
     sequences: tuple[Sequence, ...]
@@ -126,13 +131,19 @@ class Server(Entry):
 
 
 class Manifest(Entry):
-    """The whole document. Written after the data and before SHA256SUMS, the commit point."""
+    """The whole document. Written after the data and before SHA256SUMS, the commit point.
+
+    A physical backup is consistent from ``stop_lsn`` on; its own WAL reaches from ``start_lsn`` to ``end_lsn``.
+    """
 
     format: Literal[1] = 1
     id: str
     kind: Kind
     method: str | None = None
     parent: str | None = None
+    start_lsn: str | None = None
+    stop_lsn: str | None = None
+    end_lsn: str | None = None
     cluster: str
     server: Server
     client_version: str

@@ -116,12 +116,14 @@ class Fingerprints(Section):
 
 
 class FullBackup(Section):
-    """The nightly logical dump of every database and the globals."""
+    """The night: the logical dump of every database and the globals, and the physical base backup."""
 
     schedule: str = "0 2 * * *"
     """Cron, UTC."""
     compression: Annotated[str, Field(pattern=r"none|gzip(:[1-9])?|lz4(:\d+)?|zstd(:\d+)?")] = "zstd:1"
     """pg_dump --compress; measured: zstd:1 is smaller than gzip and five times as fast."""
+    base: bool = True
+    """Take a physical base backup as well, proved by the same fingerprints; needs REPLICATION and WAL streaming."""
     jobs: Annotated[int, Field(ge=1, le=64)] = 1
     """More than one uses the directory format, packed into one tar a database through the spool."""
     due: Duration = timedelta(hours=1)

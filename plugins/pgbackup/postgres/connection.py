@@ -33,7 +33,9 @@ PINNED: dict[str, str] = {
     "statement_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
     "default_transaction_read_only": "off",
+    "transaction_timeout": "0",
 }
+_SINCE = {"transaction_timeout": 170000}
 
 
 def connect(parameters: ConnectionParameters, database: str | None = None, *, pinned: bool = True) -> Connection:
@@ -60,6 +62,8 @@ def connect(parameters: ConnectionParameters, database: str | None = None, *, pi
         ) from None
     if pinned:
         for name, value in PINNED.items():
+            if connection.info.server_version < _SINCE.get(name, 0):
+                continue
             connection.execute("SELECT pg_catalog.set_config(%s, %s, false)", (name, value))
     return connection
 

@@ -42,6 +42,7 @@ class TableSource:
     schema_name: str
     name: str
     kind: str
+    unlogged: bool
     columns: tuple[str, ...]
     condition: str
     bytes: int

@@ -14,7 +14,15 @@ _TABLESPACE = re.compile(
     r"(CREATE|ALTER|DROP)\s+TABLESPACE\b|COMMENT\s+ON\s+TABLESPACE\b|(GRANT|REVOKE)\b.*\bON\s+TABLESPACE\b",
     re.DOTALL,
 )
-_TOKEN = re.compile(r"""'(?:[^'\\]|''|\\.)*'|"(?:[^"]|"")*"|--[^\n]*|;|[^'";-]+|-""", re.DOTALL)
+_CREATE_TABLESPACE = re.compile(r"""CREATE\s+TABLESPACE\s+("(?:[^"]|"")*"|\w+)""")
+# Literals (with backslash escapes only behind an E), names, comments, psql's own commands, the rest.
+_TOKEN = re.compile(
+    r"""(?<=\sE)'(?:[^'\\]|''|\\.)*'|'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|^\\(?:un)?restrict[^\n]*|;|[^'";\\-]+|[\\-]""",
+    re.DOTALL | re.MULTILINE,
+)
+# What a restored database's own settings (ALTER DATABASE SET) and event triggers would forbid.
+_WRITABLE = "-c default_transaction_read_only=off"
+_UNDISTURBED = "-c session_replication_role=replica -c statement_timeout=0 -c lock_timeout=0"
 
 
 def dump_globals(programs: Programs, access: ProgramAccess, database: str) -> Command:
@@ -86,7 +94,7 @@ def restore_database(programs: Programs, access: ProgramAccess, archive: Path, *
         "--no-password",
         f"--dbname={access.conninfo('template1')}",
         str(archive),
-        env=access.env,
+        env={**access.env, "PGOPTIONS": _WRITABLE},
     )
 
 
@@ -100,7 +108,7 @@ def check_indexes(programs: Programs, access: ProgramAccess, *, jobs: int) -> Co
         f"--jobs={jobs}",
         "--no-password",
         f"--maintenance-db={access.conninfo('template1')}",
-        env=access.env,
+        env={**access.env, "PGOPTIONS": f"{_WRITABLE} {_UNDISTURBED}"},
     )
 
 
@@ -125,17 +133,29 @@ def globals_for_isolation(text: str, bootstrap: str) -> str:
     return "\n".join(kept) + "\n"
 
 
+def tablespaces_in_place(text: str) -> Iterator[str]:
+    """Make the tablespaces of the globals again inside the data directory, for what names them: a database's default,
+    ALTER DATABASE SET.
+
+    >>> list(tablespaces_in_place("CREATE TABLESPACE fast OWNER postgres LOCATION '/ssd';"))
+    ["CREATE TABLESPACE fast LOCATION ''"]
+    """
+    for statement in statements(text):
+        match = _CREATE_TABLESPACE.match(statement)
+        if match:
+            yield f"CREATE TABLESPACE {match[1]} LOCATION ''"
+
+
 def statements(text: str) -> Iterator[str]:
     """Split plain SQL (no dollar quotes: globals have none) into statements; psql's own commands are left out.
 
     >>> list(statements('CREATE ROLE "a;b"; -- c\\nSELECT 1;'))
     ['CREATE ROLE "a;b";', 'SELECT 1;']
     """
-    lines = "\n".join(line for line in text.split("\n") if not line.startswith(("\\restrict", "\\unrestrict")))
     current: list[str] = []
-    for match in _TOKEN.finditer(lines):
+    for match in _TOKEN.finditer(text):
         piece = match[0]
-        if piece.startswith("--"):
+        if piece.startswith(("--", "\\restrict", "\\unrestrict")):
             continue
         current.append(piece)
         if piece == ";":

@@ -17,15 +17,23 @@ from pgbackup.postgres.describe import TableSource, tables
 
 _TRIES = 5
 _BATCH = 200
+_POSITION = (
+    "CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()"
+    " ELSE pg_catalog.pg_current_wal_insert_lsn() END"
+)
 _LOCKS_GONE = (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName)
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """An exported snapshot: ``id`` to import it, ``xacts`` is xmin:xmax:xip, ``lsn`` the WAL position it has."""
+    """An exported snapshot: ``id`` to import it, ``xacts`` is xmin:xmax:xip.
+
+    The WAL's insert position was ``before_lsn`` before the locks were taken, and ``lsn`` with the snapshot.
+    """
 
     id: str
     xacts: str
+    before_lsn: str
     lsn: str
     moment: datetime
     tables: tuple[TableSource, ...]
@@ -58,6 +66,7 @@ def locked_snapshot(parameters: ConnectionParameters, database: str, *, lock_tim
 
 def _try_snapshot(connection: Connection, database: str) -> Snapshot | None:
     before = tables(connection)
+    before_lsn = _position(connection)
     connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
     try:
         for batch in _batched(before):
@@ -73,15 +82,21 @@ def _try_snapshot(connection: Connection, database: str) -> Snapshot | None:
         ) from None
     row = connection.execute(
         "SELECT pg_catalog.pg_export_snapshot(), pg_catalog.pg_current_snapshot()::text,"
-        " CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()"
-        " ELSE pg_catalog.pg_current_wal_insert_lsn() END::text, pg_catalog.clock_timestamp()"
+        f" ({_POSITION})::text, pg_catalog.clock_timestamp()"
     ).fetchone()
     if row is None:
         raise UnavailableError("the server exported no snapshot")
     after = tables(connection)
     if {(table.schema_name, table.name) for table in after} != {(table.schema_name, table.name) for table in before}:
         return None
-    return Snapshot(row[0], row[1], row[2], row[3], after, connection)
+    return Snapshot(row[0], row[1], before_lsn, row[2], row[3], after, connection)
+
+
+def _position(connection: Connection) -> str:
+    row = connection.execute(f"SELECT ({_POSITION})::text").fetchone()
+    if row is None:
+        raise UnavailableError("the server does not say where its WAL is")
+    return str(row[0])
 
 
 def _batched(items: tuple[TableSource, ...]) -> Iterator[tuple[TableSource, ...]]:

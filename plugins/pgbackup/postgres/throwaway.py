@@ -52,10 +52,9 @@ SETTINGS: dict[str, str] = {
     "log_min_messages": "warning",
     "log_statement": "none",
     "log_min_error_statement": "panic",
-    "event_triggers": "on",
     "dynamic_library_path": "$libdir",
+    "allow_in_place_tablespaces": "on",
 }
-_SINCE = {"event_triggers": 17}
 
 
 @dataclass(frozen=True)
@@ -90,14 +89,39 @@ class ThrowAwayServer:
         if self.major >= 18:
             options.append("--no-data-checksums")  # nothing here outlives the hour
         self.runner.run(self._as_server("initdb", "-D", str(self.data), *options))
-        values = {**SETTINGS, **self.settings}
-        lines = [f"{name} = '{value}'" for name, value in values.items() if self.major >= _SINCE.get(name, 0)]
-        (self.data / "postgresql.conf").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        (self.data / "pg_hba.conf").write_text("local all all trust\n", encoding="utf-8")
+        self._configure({})
+
+    def adopt(self, settings: Mapping[str, str]) -> None:
+        """Prepare an unpacked physical backup: nothing of the source's own configuration stays in force.
+
+        A tablespace_map would lead to the source's own folders at the first start.
+        """
+        (self.data / "tablespace_map").unlink(missing_ok=True)
+        (self.data / "recovery.signal").touch()
+        self.data.chmod(0o700)
+        self._configure(settings)
+        if _isolation() == "nobody":
+            for folder, folders, names in os.walk(self.folder):
+                for name in ("", *folders, *names):
+                    os.chown(Path(folder, name), _NOBODY, _NOBODY)
+
+    def _configure(self, settings: Mapping[str, str]) -> None:
+        values = {**SETTINGS, **self.settings, **settings}
+        files = {
+            "postgresql.conf": "".join(f"{name} = '{value}'\n" for name, value in values.items()),
+            "postgresql.auto.conf": "",
+            "pg_hba.conf": "local all all trust\n",
+            "pg_ident.conf": "",
+        }
+        for name, text in files.items():
+            (self.data / name).write_text(text, encoding="utf-8")
 
     @contextlib.contextmanager
-    def running(self) -> Iterator[ConnectionParameters]:
-        """Start the server, yield how to reach it as superuser, stop it (a fast shutdown: what was done stays)."""
+    def running(self, *, timeout: float = _START_TIMEOUT) -> Iterator[ConnectionParameters]:
+        """Start the server, yield how to reach it as superuser, stop it (a fast shutdown: what was done stays).
+
+        ``timeout`` in seconds covers a recovery, which answers only when it has ended.
+        """
         with _socket_folder() as socket:
             command = self._as_server("postgres", "-D", str(self.data), "-k", socket, "-p", _PORT)
             process = self.runner.spawn(command)
@@ -105,7 +129,7 @@ class ThrowAwayServer:
                 {"host": socket, "port": _PORT, "user": self.superuser, "dbname": "template1"}
             )
             try:
-                deadline = time.monotonic() + _START_TIMEOUT
+                deadline = time.monotonic() + timeout
                 while not _answers(parameters):
                     if process.poll() is not None:
                         raise UnavailableError("the throw-away server does not start", detail=process.stderr()[-2000:])

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from pgbackup.domain.errors import PgBackupError, ProgramFailed, RefusedError, UnavailableError, WrongKeyError
-from pgbackup.domain.ids import MANIFEST, SUMS, BackupId
+from pgbackup.domain.ids import KEY_FILE, MANIFEST, SUMS, BackupId
 from pgbackup.domain.manifest import File, Manifest, parse_manifest
 from pgbackup.domain.model import Command
 from pgbackup.domain.ports import Site, Store
@@ -63,7 +63,7 @@ def open_passphrase(site: Site, store: Store, description: Description) -> bytes
     manifest = description.manifest
     if not manifest.encrypted:
         return b""
-    names = sorted(name for name in description.digests if name.startswith("key."))
+    names = sorted(name for name in description.digests if KEY_FILE.fullmatch(name))
     if not names:
         raise DamagedError(f"{manifest.id} is encrypted but holds no key file")
     last: PgBackupError | None = None

@@ -29,7 +29,8 @@ _INCAPABLE = re.compile(
     r"could not create locale|could not open collator|No space left on device|out of shared memory|out of memory|"
     r"could not resize shared memory|server closed the connection|terminating connection|the database system is"
 )
-_FOREIGN_KEY = re.compile(r"violates foreign key constraint \"((?:[^\"]|\"\")+)\"")
+_VIOLATION = "violates foreign key constraint"
+_FOREIGN_KEY = re.compile(rf'{_VIOLATION} "(.*?)"(?:\n|$)', re.DOTALL)
 _NO_EGRESS = re.compile(r"could not connect to server|could not establish connection")
 _ERROR = re.compile(r"^pg_restore: error: (.*)$", re.MULTILINE)
 
@@ -60,9 +61,11 @@ def server_for(site: Site, manifest: Manifest, folder: Path) -> ThrowAwayServer:
 
 
 def restore_globals(parameters: ConnectionParameters, text: str, bootstrap: str) -> None:
-    """Make the roles; raises psycopg.Error for a statement that the server refuses."""
+    """Make the roles, and tablespaces that stay inside the server; raises psycopg.Error for what it refuses."""
     with connect(parameters, "template1", pinned=False) as connection:
         for statement in dump.statements(dump.globals_for_isolation(text, bootstrap)):
+            connection.execute(statement)
+        for statement in dump.tablespaces_in_place(text):
             connection.execute(statement)
 
 
@@ -101,7 +104,7 @@ def _judge(manifest: Manifest, database: str, error: ProgramFailed) -> Restored:
     errors = _ERROR.findall(error.stderr) or [error.message]
     violated = tuple(_FOREIGN_KEY.findall(error.stderr))
     unreachable = any(_NO_EGRESS.search(text) for text in errors)
-    own = tuple(text for text in errors if not _FOREIGN_KEY.search(text) and not _NO_EGRESS.search(text))
+    own = tuple(text for text in errors if _VIOLATION not in text and not _NO_EGRESS.search(text))
     return Restored(database, own, violated, unreachable)
 
 

@@ -18,16 +18,17 @@ from pgbackup.domain import findings as named
 from pgbackup.domain.attestation import Attestation, seal
 from pgbackup.domain.errors import PgBackupError, ProgramFailed, RefusedError, UnfitError
 from pgbackup.domain.findings import failures, timed, verdict
-from pgbackup.domain.ids import BackupId
+from pgbackup.domain.ids import KEY_FILE, BackupId
 from pgbackup.domain.manifest import File, Manifest
-from pgbackup.domain.model import ConnectionParameters, CopyState, Finding, State, Verdict, Verification
+from pgbackup.domain.model import ConnectionParameters, CopyState, Finding, Kind, State, Verdict, Verification
 from pgbackup.domain.ports import Site, Store
 from pgbackup.postgres import dump
 from pgbackup.postgres.throwaway import ThrowAwayServer
 from pgbackup.restore.fetch import Description, check_stored, describe_copy, fetch_file, open_passphrase
 from pgbackup.restore.isolated import Restored, restore_database, restore_globals, server_for
 from pgbackup.verify.attempt import Attempt, discard, empty, held
-from pgbackup.verify.compare import Comparison
+from pgbackup.verify.compare import comparison_of
+from pgbackup.verify.physical import replay, unpack
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,10 @@ def check_files(site: Site, attempt: Attempt) -> tuple[Finding, ...]:
             found, named.DECRYPT, lambda: _decrypt(site, store, description, attempt.files)
         ):
             return tuple(found)
-        _note(found, named.DECODE, lambda: _decode(site, description.manifest, attempt))
+        if description.manifest.kind is Kind.FULL:
+            _note(found, named.DECODE, lambda: _decode(site, description.manifest, attempt))
+        else:
+            _note(found, named.MANIFEST_FILES, lambda: unpack(site, description.manifest, attempt))
     return tuple(found)
 
 
@@ -66,6 +70,9 @@ def check_restore(site: Site, attempt: Attempt) -> tuple[Finding, ...]:
     server = server_for(site, manifest, attempt.server)
     jobs = site.settings.cluster(manifest.cluster).verify_backup.jobs
     with held(attempt), _recorded(site, attempt, RESTORE) as found:
+        if manifest.kind is not Kind.FULL:
+            _note(found, named.RECOVERY, lambda: replay(site, manifest, server))
+            return tuple(found)
         server.create()
         with server.running() as parameters:
             _note(found, named.RESTORE, lambda: _restore(site, manifest, attempt, server, parameters, jobs))
@@ -84,7 +91,7 @@ def check_contents(site: Site, attempt: Attempt) -> tuple[Finding, ...]:
         )
     settings = site.settings.cluster(manifest.cluster)
     with held(attempt), _recorded(site, attempt, CONTENTS) as found, server.running() as parameters:
-        comparison = Comparison(manifest, settings, parameters, _violations(attempt))
+        comparison = comparison_of(manifest, settings, parameters, _violations(attempt))
         with ThreadPoolExecutor(max_workers=1) as pool:
             indexes = pool.submit(
                 timed,
@@ -193,7 +200,7 @@ def _fetch_plain(site: Site, store: Store, description: Description, folder: Pat
 
 def _decrypt(site: Site, store: Store, description: Description, folder: Path) -> named.Answer:
     passphrase = open_passphrase(site, store, description)
-    files = [file for file in description.manifest.files if not file.name.startswith("key.")]
+    files = [file for file in description.manifest.files if not KEY_FILE.fullmatch(file.name)]
     for file in files:
         fetch_file(site, store, description, file, passphrase, folder)
     return True, f"{len(files)} files", ""
@@ -237,7 +244,7 @@ def _restore(
     jobs: int,
 ) -> named.Answer:
     globals_file = next(file for file in manifest.files if file.name.startswith("globals.sql"))
-    text = _archive(manifest, globals_file, attempt).read_text(encoding="utf-8", errors="surrogateescape")
+    text = _archive(manifest, globals_file, attempt).read_bytes().decode(errors="surrogateescape")
     try:
         restore_globals(parameters, text, manifest.bootstrap_superuser)
     except psycopg.Error as error:
@@ -259,6 +266,8 @@ def _remember(attempt: Attempt, restored: Sequence[Restored]) -> None:
 
 
 def _violations(attempt: Attempt) -> frozenset[tuple[str, str]]:
+    if not (attempt.folder / _VIOLATIONS).exists():
+        return frozenset()  # a physical backup: its rows were not inserted again
     names = json.loads((attempt.folder / _VIOLATIONS).read_text(encoding="utf-8"))
     return frozenset((database, name) for database, name in names)
 

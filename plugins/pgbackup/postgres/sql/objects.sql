@@ -19,6 +19,13 @@ WITH member AS (
              pg_catalog.concat_ws(' ', x.grantee::pg_catalog.regrole, x.privilege_type, x.is_grantable) AS t
     ) AS acl (texts)
     WHERE NOT EXISTS (SELECT FROM member WHERE classid = 'pg_catalog.pg_namespace'::pg_catalog.regclass AND objid = n.oid)
+      -- A database without schema public gets it back, as initdb made it: as such it doesn't count.
+      AND (n.nspname <> 'public' OR n.nspowner >= 16384
+           OR acl.texts IS DISTINCT FROM (
+                  SELECT pg_catalog.array_agg(t ORDER BY t COLLATE "C")
+                  FROM pg_catalog.pg_init_privs AS i, pg_catalog.aclexplode(i.initprivs) AS x,
+                       pg_catalog.concat_ws(' ', x.grantee::pg_catalog.regrole, x.privilege_type, x.is_grantable) AS t
+                  WHERE i.objoid = n.oid AND i.classoid = 'pg_catalog.pg_namespace'::pg_catalog.regclass AND i.objsubid = 0))
     UNION ALL
     SELECT CASE r.relkind WHEN 'r' THEN 'tables' WHEN 'p' THEN 'tables' WHEN 'i' THEN 'indexes' WHEN 'I' THEN 'indexes'
                           WHEN 'S' THEN 'sequences' WHEN 'v' THEN 'views' WHEN 'm' THEN 'materialized views'
@@ -83,7 +90,9 @@ WITH member AS (
     WHERE t.typtype IN ('d', 'e', 'r')
       AND NOT EXISTS (SELECT FROM member WHERE classid = 'pg_catalog.pg_type'::pg_catalog.regclass AND objid = t.oid)
     UNION ALL
-    SELECT 'policies', ROW(r.nspname, r.relname, p.polname, p.polcmd, p.polpermissive, p.polroles::pg_catalog.regrole[])::text
+    SELECT 'policies', ROW(r.nspname, r.relname, p.polname, p.polcmd, p.polpermissive,
+                           (SELECT pg_catalog.array_agg(g ORDER BY g::text COLLATE "C")
+                            FROM pg_catalog.unnest(p.polroles::pg_catalog.regrole[]) AS g))::text
     FROM pg_catalog.pg_policy AS p JOIN relation AS r ON r.oid = p.polrelid
     UNION ALL
     SELECT 'rules', ROW(r.nspname, r.relname, w.rulename, w.ev_type, w.ev_enabled, w.is_instead)::text

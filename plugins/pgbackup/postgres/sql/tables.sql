@@ -3,6 +3,7 @@
 SELECT n.nspname AS schema_name,
        c.relname AS name,
        c.relkind::text AS kind,
+       c.relpersistence = 'u' AS unlogged,
        coalesce(a.columns, '{}') AS columns,
        coalesce(e.condition, '') AS condition,
        pg_catalog.pg_relation_size(c.oid) AS bytes

@@ -1,0 +1,45 @@
+"""Positions in the WAL."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+from pgbackup.domain.errors import ConfigurationError
+
+
+@dataclass(frozen=True, order=True)
+class Lsn:
+    """A byte position in the WAL, printed as PostgreSQL does.
+
+    >>> str(Lsn.parse("16/B374D848"))
+    '16/B374D848'
+    """
+
+    position: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``X/X``; raises ConfigurationError for anything else."""
+        high, slash, low = text.partition("/")
+        try:
+            return cls((int(high, 16) << 32) + int(low, 16) if slash else -1)
+        except ValueError:
+            raise ConfigurationError("not a WAL position", detail=repr(text[:40]), hint="such as 16/B374D848") from None
+
+    def __str__(self) -> str:
+        return f"{self.position >> 32:X}/{self.position & 0xFFFFFFFF:08X}"
+
+    def plus(self, count: int) -> Lsn:
+        """Return the position ``count`` bytes behind."""
+        return Lsn(self.position + count)
+
+    def minus(self, count: int) -> Lsn:
+        """Return the position ``count`` bytes before, not before the beginning."""
+        return Lsn(max(self.position - count, 0))
+
+    def segment(self, timeline: int, size: int) -> str:
+        """Return the name of the segment file of ``size`` bytes that holds the byte before this position."""
+        number = max(self.position - 1, 0) // size
+        per_file = (1 << 32) // size
+        return f"{timeline:08X}{number // per_file:08X}{number % per_file:08X}"

@@ -1,0 +1,101 @@
+"""Physical backups: what PostgreSQL's programs are called with, and what their files say."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from pgbackup.domain.errors import RefusedError
+from pgbackup.domain.lsn import Lsn
+from pgbackup.domain.model import Command
+from pgbackup.postgres.connection import ProgramAccess
+from pgbackup.postgres.programs import Programs
+
+
+@dataclass(frozen=True)
+class WalRange:
+    """The WAL that a physical backup needs to become consistent; ``stop`` is the earliest point of recovery."""
+
+    timeline: int
+    start: Lsn
+    stop: Lsn
+
+
+def base_backup(
+    programs: Programs, access: ProgramAccess, database: str, folder: Path, *, compress: bool, parent: Path | None
+) -> Command:
+    """Take a base backup, or with ``parent`` (its backup_manifest) an incremental one, as tar files in ``folder``.
+
+    The WAL comes along in its own stream, so that the server does not wait for its archiver.
+    """
+    options = ["--compress=server-zstd:level=1"] if compress else []
+    if parent is not None:
+        options.append(f"--incremental={parent}")
+    return programs.command(
+        "pg_basebackup",
+        "--format=tar",
+        f"--pgdata={folder}",
+        "--wal-method=stream",
+        "--checkpoint=fast",
+        "--no-sync",  # the files are only read on; what is stored is synced by the repository
+        "--no-password",
+        f"--dbname={access.conninfo(database)}",
+        *options,
+        env=access.env,
+    )
+
+
+def receive_wal(programs: Programs, access: ProgramAccess, database: str, folder: Path) -> Command:
+    """Stream WAL segments into a folder, from the server's present segment on, until told to stop."""
+    return programs.command(
+        "pg_receivewal",
+        f"--directory={folder}",
+        "--no-password",
+        "--no-loop",
+        "--status-interval=1",
+        f"--dbname={access.conninfo(database)}",
+        env=access.env,
+    )
+
+
+def read_transactions(programs: Programs, folder: Path, *, timeline: int, start: Lsn, end: Lsn) -> Command:
+    """Print the records of commits and aborts between two positions."""
+    return programs.command(
+        "pg_waldump",
+        "--rmgr=Transaction",
+        f"--path={folder}",
+        f"--timeline={timeline}",
+        f"--start={start}",
+        f"--end={end}",
+    )
+
+
+def find_tablespace_creations(programs: Programs, folder: Path, *, timeline: int, start: Lsn, end: Lsn) -> Command:
+    """Print the records that create tablespaces: replayed, they write to their absolute paths."""
+    return programs.command(
+        "pg_waldump",
+        "--rmgr=Tablespace",
+        f"--path={folder}",
+        f"--timeline={timeline}",
+        f"--start={start}",
+        f"--end={end}",
+    )
+
+
+def verify_backup(programs: Programs, folder: Path) -> Command:
+    """Compare every file of an unpacked backup with its backup_manifest."""
+    return programs.command("pg_verifybackup", "--no-parse-wal", "--quiet", str(folder))
+
+
+def combine(programs: Programs, chain: tuple[Path, ...], target: Path) -> Command:
+    """Make one data directory of a base and its incrementals, in order."""
+    return programs.command("pg_combinebackup", "--no-sync", f"--output={target}", *(str(folder) for folder in chain))
+
+
+def read_backup_manifest(path: Path) -> WalRange:
+    """Return the WAL range of a backup_manifest; raises RefusedError for one that spans timelines."""
+    ranges = json.loads(path.read_bytes())["WAL-Ranges"]
+    if len(ranges) != 1:
+        raise RefusedError("the backup spans more than one timeline", hint="take it again: the server was promoted")
+    return WalRange(ranges[0]["Timeline"], Lsn.parse(ranges[0]["Start-LSN"]), Lsn.parse(ranges[0]["End-LSN"]))

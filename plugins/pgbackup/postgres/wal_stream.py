@@ -1,0 +1,85 @@
+"""The WAL of one capture: streamed beside it from before its start, so that it can be proved without any archive."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pgbackup.domain.errors import UnavailableError
+from pgbackup.domain.lsn import Lsn
+from pgbackup.domain.ports import Process, Runner
+from pgbackup.postgres.connection import Connection, ProgramAccess
+from pgbackup.postgres.physical import receive_wal
+from pgbackup.postgres.programs import Programs
+
+_START = 30.0
+_SWITCH = 120.0
+_STOP = 30.0
+
+
+@dataclass(frozen=True)
+class WalStream:
+    """A running pg_receivewal and the folder that it fills with finished segments."""
+
+    folder: Path
+    timeline: int
+    segment_size: int
+    process: Process
+
+    def close_segment(self, connection: Connection) -> Lsn:
+        """Make a whole segment of everything up to now, and wait until it is here; return the position behind it.
+
+        A message goes first, so that on a quiet server too a record exists behind whatever came before.
+        """
+        connection.execute("SELECT pg_catalog.pg_logical_emit_message(true, 'pgbackup', 'end of a capture')")
+        row = connection.execute("SELECT pg_catalog.pg_switch_wal()::text").fetchone()
+        end = Lsn.parse(row[0] if row else "")
+        wanted = self.folder / end.segment(self.timeline, self.segment_size)
+        deadline = time.monotonic() + _SWITCH
+        while not wanted.exists():
+            self._check("the WAL of this capture stopped coming", deadline)
+        return end
+
+    def segments(self) -> tuple[Path, ...]:
+        """Return the finished segments and history files, in order."""
+        return tuple(sorted(path for path in self.folder.iterdir() if not path.name.endswith(".partial")))
+
+    def wait_for_start(self) -> None:
+        """Wait until the first bytes are here: from this segment on nothing is missing."""
+        deadline = time.monotonic() + _START
+        while not any(self.folder.iterdir()):
+            self._check("no WAL is coming", deadline)
+
+    def _check(self, message: str, deadline: float) -> None:
+        if self.process.poll() is not None or time.monotonic() > deadline:
+            raise UnavailableError(
+                message,
+                detail=self.process.stderr()[-2000:] or None,
+                hint="pg_receivewal needs a replication connection: REPLICATION, max_wal_senders, pg_hba.conf",
+            )
+        time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def streaming_wal(
+    programs: Programs, runner: Runner, access: ProgramAccess, connection: Connection, database: str, folder: Path
+) -> Iterator[WalStream]:
+    """Stream WAL into a new folder while the block runs."""
+    folder.mkdir(mode=0o700, parents=True)
+    row = connection.execute(
+        "SELECT (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()),"
+        " (SELECT bytes_per_wal_segment FROM pg_catalog.pg_control_init())"
+    ).fetchone()
+    if row is None:
+        raise UnavailableError("the server does not say which timeline it is on")
+    process = runner.spawn(receive_wal(programs, access, database, folder))
+    try:
+        stream = WalStream(folder, row[0], row[1], process)
+        stream.wait_for_start()
+        yield stream
+    finally:
+        process.stop(signal.SIGINT, _STOP)

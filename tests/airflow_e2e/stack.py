@@ -1,0 +1,317 @@
+"""Airflow's four components around real servers, a real mailbox and a real key: started once, gone with the tests."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+from pgbackup.assembly import build_site
+from pgbackup.domain.model import ConnectionParameters
+from pgbackup.domain.ports import Site
+from pgbackup.domain.settings import Connection, Settings, parse_settings
+from tests.airflow_e2e.mailbox import LOGIN, Mailbox
+from tests.airflow_e2e.processes import end, living
+from tests.airflow_e2e.rest import Rest, eventually
+from tests.support.keys import make_key
+from tests.support.source import LIBRARY, ROOT, SAMPLE, Source, free_port
+
+RECIPIENT = "dba@streamflix.example"
+CONTACT = {"role": "Database Administrator", "name": "Dana Ortiz", "reach": "+1 555 0100"}
+CLUSTERS = ("streamflix", "library")
+COMPONENTS: dict[str, list[str]] = {
+    "api-server": [],
+    "scheduler": ["--skip-serve-logs"],
+    "dag-processor": [],
+    "triggerer": ["--skip-serve-logs"],
+}
+# Airflow's own way to change the tasks of a site: the tests don't wait half a minute for each retry.
+LOCAL_SETTINGS = """
+import dataclasses
+from datetime import timedelta
+
+from airflow.sdk.definitions.retry_policy import ExceptionRetryPolicy
+
+SOON = timedelta(seconds=1)
+
+def task_policy(task):
+    task.retry_delay = SOON
+    if task.retry_policy is not None:
+        rules = [dataclasses.replace(rule, retry_delay=rule.retry_delay and SOON) for rule in task.retry_policy.rules]
+        task.retry_policy = ExceptionRetryPolicy(rules=rules)
+"""
+
+
+class Stack:
+    """Two clusters (``streamflix``, ``library``) that are databases of one protected server, and what backs them up."""
+
+    def __init__(self, home: Path, ops: Source, protected: Source, mailbox: Mailbox) -> None:
+        self.home = home
+        self.ops = ops
+        self.protected = protected
+        self.mailbox = mailbox
+        self.airflow = home / "airflow"
+        self.logs = home / "log"
+        for folder in (self.airflow / "config", self.logs):
+            folder.mkdir(parents=True)
+        self.key = make_key(home / "keys", f"e2e-{secrets.token_hex(8)}")  # its passphrase is this stack's alone
+        self.port = free_port()
+        self._fernet = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
+        self.passwords = {name: secrets.token_urlsafe(24) for name in ("catalog", "airflow", "admin")}
+        self.settings: Settings = parse_settings(self._protocol(), source="the stack's configuration")
+        self.rest: Rest
+        self._components: dict[str, subprocess.Popen[bytes]] = {}
+
+    @property
+    def secrets(self) -> dict[str, str]:
+        """Every secret that Airflow or the engine is given."""
+        return {
+            **self.passwords,
+            "source": self.protected.password,
+            "smtp": self.mailbox.password,
+            "passphrase": self.key.passphrase_file.read_text().strip(),
+        }
+
+    @property
+    def backups(self) -> Path:
+        """The local repository."""
+        return self.settings.paths.backups
+
+    def site(self, owner: str = "by hand") -> Site:
+        """The same site, used without Airflow."""
+
+        def resolve(connection: Connection) -> ConnectionParameters:
+            name = connection.airflow_conn_id or ""
+            found = self._connections()[name]
+            keywords = {"host": found["host"], "port": str(found["port"]), "user": found["login"]}
+            return ConnectionParameters({**keywords, "dbname": found["schema"]}, found["password"])
+
+        return build_site(self.settings, resolve, owner=owner)
+
+    def fill_ops(self) -> None:
+        """Make the databases of the catalog and of Airflow."""
+        for name in ("catalog", "airflow"):
+            self.ops.execute(f"CREATE ROLE {name} LOGIN PASSWORD '{self.passwords[name]}'")
+            self.ops.execute(f"CREATE DATABASE {name} OWNER {name}")
+
+    def fill_protected(self) -> None:
+        """Load both samples."""
+        self.protected.load_sample("streamflix")
+        self.protected.execute("CREATE DATABASE library")
+        self.protected.execute(LIBRARY, "library")
+        self.protected.run_script(SAMPLE / "pgbackup.sql", "library")
+
+    def migrate(self) -> subprocess.Popen[bytes]:
+        """Start to make Airflow's schema."""
+        (self.airflow / "config" / "airflow_local_settings.py").write_text(LOCAL_SETTINGS)
+        (self.airflow / "passwords.json").write_text(json.dumps({"admin": self.passwords["admin"]}))
+        (self.home / "protocol.yaml").write_text(yaml.safe_dump(self._protocol()))
+        return self._start("db", "migrate")
+
+    def start(self) -> None:
+        """Start the components; return when all of them work and know every DAG."""
+        for name, options in COMPONENTS.items():
+            self._components[name] = self._start(name, *options)
+        eventually(self._is_healthy, "Airflow's components")
+        self.rest = Rest(self._url, "admin", self.passwords["admin"])
+        expected = {f"{cluster}_{procedure}" for cluster in CLUSTERS for procedure in ("full_backup", "verify_backup")}
+        eventually(lambda: expected <= self._dags() or self._import_errors(), "the DAGs")
+        assert (errors := self._import_errors()) == [], "\n".join(errors)
+
+    def stop(self) -> None:
+        """End the components, then whatever they left running."""
+        with contextlib.suppress(AttributeError):
+            self.rest.close()
+        for component in self._components.values():
+            component.terminate()
+        for component in self._components.values():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                component.wait(20)
+        for process in living(self.home):
+            end(process.pid)
+        for component in self._components.values():
+            component.wait()
+
+    def output(self) -> dict[str, str]:
+        """What each component printed so far."""
+        return {path.stem: path.read_text(errors="replace") for path in self.logs.iterdir()}
+
+    def mails(self, *words: str) -> list[str]:
+        """The texts of the mails whose subjects have all the words, oldest first."""
+        return [mail.text for mail in self.mailbox.mails if all(word in mail.subject for word in words)]
+
+    def wait_for_mail(self, *words: str, more_than: int = 0) -> str:
+        """Wait for the next mail whose subject has all the words."""
+        eventually(lambda: len(self.mails(*words)) > more_than, f"a mail about {words}")
+        return self.mails(*words)[-1]
+
+    def _start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start a component that dies with these tests. To be called by the main thread, which outlives them all."""
+        airflow = Path(sys.executable).with_name("airflow")
+        dying = ["setpriv", "--pdeathsig", "TERM", "--"] if shutil.which("setpriv") else []
+        with (self.logs / f"{'-'.join(arguments[:2])}.log").open("wb") as log:
+            return subprocess.Popen(
+                [*dying, str(airflow), *arguments],
+                env=self._environment(),
+                cwd=self.home,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def _is_healthy(self) -> bool:
+        for name, component in self._components.items():
+            assert component.poll() is None, f"{name} ended:\n{self.output()}"
+        try:
+            answer = httpx.get(f"{self._url}/api/v2/monitor/health", timeout=10, trust_env=False)
+            parts = answer.raise_for_status().json()
+        except (httpx.HTTPError, ValueError):
+            return False
+        wanted = ("metadatabase", "scheduler", "dag_processor", "triggerer")
+        return all((parts.get(name) or {}).get("status") == "healthy" for name in wanted)
+
+    def _dags(self) -> set[str]:
+        return {str(dag["dag_id"]) for dag in self.rest.get("/dags", limit=100)["dags"]}
+
+    def _import_errors(self) -> list[str]:
+        return [str(error["stack_trace"]) for error in self.rest.get("/importErrors")["import_errors"]]
+
+    @property
+    def _url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def _environment(self) -> dict[str, str]:
+        options = {
+            f"AIRFLOW__{section.upper()}__{option.upper()}": str(value)
+            for section, values in self._options().items()
+            for option, value in values.items()
+        }
+        connections = {f"AIRFLOW_CONN_{name.upper()}": json.dumps(value) for name, value in self._connections().items()}
+        return {
+            **options,
+            **connections,
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.home),  # also the mark by which the processes are known
+            "AIRFLOW_HOME": str(self.airflow),
+            "PGBACKUP_CONFIG": str(self.home / "protocol.yaml"),
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    def _connections(self) -> dict[str, dict[str, Any]]:
+        def server(source: Source, database: str, login: str, password: str) -> dict[str, Any]:
+            return {
+                "conn_type": "postgres",
+                "host": "127.0.0.1",
+                "port": source.port,
+                "schema": database,
+                "login": login,
+                "password": password,
+            }
+
+        return {
+            **{name: server(self.protected, name, "backup", self.protected.password) for name in CLUSTERS},
+            "pgbackup_catalog": server(self.ops, "catalog", "catalog", self.passwords["catalog"]),
+            "pgbackup_smtp": {
+                "conn_type": "smtp",
+                "host": "127.0.0.1",
+                "port": self.mailbox.port,
+                "login": LOGIN,
+                "password": self.mailbox.password,
+                "extra": {"disable_ssl": True, "disable_tls": True},
+            },
+        }
+
+    def _options(self) -> Mapping[str, Mapping[str, object]]:
+        database = f"postgresql+psycopg://airflow:{self.passwords['airflow']}@127.0.0.1:{self.ops.port}/airflow"
+        return {
+            "core": {
+                "dags_folder": ROOT / "dags",
+                "plugins_folder": ROOT / "plugins",
+                "executor": "LocalExecutor",
+                "parallelism": 3,
+                "load_examples": False,
+                "fernet_key": self._fernet,
+                "execution_api_server_url": f"{self._url}/execution/",
+                "simple_auth_manager_users": "admin:admin",
+                "simple_auth_manager_passwords_file": self.airflow / "passwords.json",
+                "hostname_callable": "socket.gethostname",
+            },
+            "database": {"sql_alchemy_conn": database},
+            "api": {"host": "127.0.0.1", "port": self.port, "base_url": self._url, "secret_key": self._stable},
+            "api_auth": {"jwt_secret": self._stable},
+            "scheduler": {"scheduler_idle_sleep_time": 0.2, "scheduler_heartbeat_sec": 2, "job_heartbeat_sec": 2},
+            "triggerer": {"job_heartbeat_sec": 2},
+            "dag_processor": {"refresh_interval": 60, "min_file_process_interval": 60, "parsing_processes": 1},
+            "workers": {"execution_api_timeout": 60, "min_heartbeat_interval": 1},
+            "logging": {"base_log_folder": self.airflow / "logs", "colored_console_log": False},
+            "usage_data_collection": {"enabled": False},
+        }
+
+    @property
+    def _stable(self) -> str:
+        """A secret that all components share."""
+        return self.passwords["admin"] * 3
+
+    def _protocol(self) -> dict[str, Any]:
+        def cluster(name: str, **full_backup: Any) -> dict[str, Any]:
+            return {
+                "connection": {"airflow_conn_id": name},
+                "exclude_databases": ["postgres", *(other for other in CLUSTERS if other != name)],
+                "full_backup": {"lock_timeout": "10 min", **full_backup},
+                "verify_backup": {"application_role": "app"},
+            }
+
+        return {
+            "version": 1,
+            "paths": {
+                "backups": str(self.home / "backups"),
+                "logs": str(self.home / "backup-logs"),
+                "postgres_bin": str(self.protected.bin),
+            },
+            "catalog": {"airflow_conn_id": "pgbackup_catalog"},
+            "encryption": {
+                "recipients": [str(self.key.public)],
+                "private_keys": [str(self.key.private)],
+                "passphrase_file": str(self.key.passphrase_file),
+            },
+            "mail": {"sender": "backup@streamflix.example", "recipients": [RECIPIENT]},
+            "contacts": [CONTACT],
+            "clusters": {"streamflix": cluster("streamflix"), "library": cluster("library", due="1s")},
+        }
+
+
+@contextlib.contextmanager
+def running_stack() -> Iterator[Stack]:
+    """Start everything; on the way out, leave nothing."""
+    with contextlib.ExitStack() as cleanup:
+        home = Path(tempfile.mkdtemp(prefix="e2e", dir="/tmp"))
+        home.chmod(0o711)  # throw-away servers may run as another user
+        cleanup.callback(shutil.rmtree, home, ignore_errors=True)
+        ops = Source()
+        cleanup.callback(ops.remove)
+        protected = Source()
+        cleanup.callback(protected.remove)
+        mailbox = Mailbox()
+        mailbox.start()
+        cleanup.callback(mailbox.stop)
+        stack = Stack(home, ops, protected, mailbox)
+        cleanup.callback(stack.stop)
+        stack.fill_ops()
+        migration = stack.migrate()
+        stack.fill_protected()
+        assert migration.wait() == 0, stack.output()
+        stack.start()
+        yield stack

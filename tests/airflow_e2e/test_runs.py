@@ -1,0 +1,280 @@
+"""The DAGs run by a real scheduler: what is green is proved, what went wrong is red, and nobody hears a secret."""
+
+from __future__ import annotations
+
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pgbackup.capture import capture_full
+from pgbackup.domain.ids import SUMS
+from pgbackup.domain.model import State, Verdict
+from tests.airflow_e2e.conftest import Night
+from tests.airflow_e2e.hold import Hold
+from tests.airflow_e2e.processes import ArgvWatch, end, programs
+from tests.airflow_e2e.rest import Run, eventually
+from tests.airflow_e2e.stack import CONTACT, RECIPIENT, Stack
+
+pytestmark = pytest.mark.e2e
+
+
+def take(stack: Stack) -> str:
+    """Take a backup of `library` without Airflow: nothing verifies it. Returns its id."""
+    return capture_full(stack.site(), "library").id
+
+
+def state_of(stack: Stack, backup_id: str) -> State:
+    backup = stack.site().catalog.backup(backup_id)
+    assert backup is not None
+    return backup.state
+
+
+def committed(stack: Stack, cluster: str) -> set[str]:
+    """What anybody who looks at the repository takes for a backup."""
+    return {path.parent.name for path in (stack.backups / "full").glob(f"{cluster}_*/{SUMS}")}
+
+
+def directories(stack: Stack, cluster: str) -> set[str]:
+    return {path.name for path in (stack.backups / "full").glob(f"{cluster}_*")}
+
+
+def scratch(stack: Stack) -> list[Path]:
+    """Decrypted files and throw-away servers."""
+    return list((stack.settings.paths.spool_folder / "verify").glob("*"))
+
+
+# --- the night ---
+
+
+def test_the_night_ends_with_a_verified_backup(stack: Stack, night: Night) -> None:
+    catalog = stack.site().catalog
+    backup = catalog.backup(night.backup_id)
+    assert backup is not None
+    assert backup.state is State.VERIFIED
+    (verification,) = catalog.verifications(night.backup_id)
+    assert verification.verdict is Verdict.VERIFIED
+    assert all(finding.ok for finding in verification.findings)
+    assert verification.findings
+    assert scratch(stack) == []
+
+
+def test_everybody_hears_of_the_night(stack: Stack, night: Night) -> None:
+    captured = stack.wait_for_mail("streamflix", "full backup", "captured", night.backup_id)
+    verified = stack.wait_for_mail("streamflix", "verify backup", "verified", night.backup_id)
+    for text, run in ((captured, night.capture), (verified, night.verification)):
+        assert night.backup_id in text
+        assert run.run_id in text
+        assert "What to do" in text
+        for detail in CONTACT.values():
+            assert detail in text
+    assert "Its verification runs now" in captured
+    assert "restored and found equal to its source" in verified
+    assert {mail.to for mail in stack.mailbox.mails} == {(RECIPIENT,)}
+
+
+def test_the_night_updates_the_asset_for_others(stack: Stack, night: Night) -> None:
+    answer = stack.rest.get("/assets/events", source_dag_id=night.capture.dag_id, source_run_id=night.capture.run_id)
+    (event,) = answer["asset_events"]
+    assert event["extra"]["backup_id"] == night.backup_id
+    assert event["extra"]["bytes"] > 0
+
+
+def test_the_night_is_in_the_log_folder_and_in_the_task_log(stack: Stack, night: Night) -> None:
+    (log,) = [path for path in stack.settings.paths.logs.glob("*.log") if night.backup_id in path.read_text()][:1]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in stack.settings.paths.logs.iterdir()} == {0o640}
+    assert "captured" in log.read_text()
+    assert f"backup {night.backup_id} captured" in night.capture.logs()
+    assert f"backup {night.backup_id} in local: verified" in night.verification.logs()
+
+
+# --- red, not green ---
+
+
+def test_a_damaged_copy_is_rejected(stack: Stack) -> None:
+    backup_id = take(stack)
+    (dump,) = (stack.backups / "full" / backup_id).glob("library.dump*")
+    dump.chmod(0o600)
+    content = bytearray(dump.read_bytes())
+    content[len(content) // 2] ^= 1
+    dump.write_bytes(content)
+
+    run = stack.rest.finish("library_verify_backup", {"backup_id": backup_id})
+    assert run.state == "failed"
+    assert state_of(stack, backup_id) is State.REJECTED
+    (verification,) = stack.site().catalog.verifications_of(run.owner)
+    assert verification.verdict is Verdict.REJECTED
+    assert run.tasks()["prove.files[0]"]["try_number"] == 1, "a verdict is not tried again"
+    text = stack.wait_for_mail("library", "REJECTED", backup_id)
+    assert "library_full_backup" in text
+    assert dump.name in text
+    assert scratch(stack) == []
+
+
+def test_no_verdict_is_red_and_can_be_tried_again(stack: Stack) -> None:
+    backup_id = take(stack)
+    hidden = stack.key.private.with_suffix(".hidden")
+    stack.key.private.rename(hidden)
+    try:
+        first = stack.rest.finish(
+            "library_verify_backup", {"backup_id": backup_id}, run_id=f"verify__{backup_id}__local__1"
+        )
+    finally:
+        hidden.rename(stack.key.private)
+    assert first.state == "failed"
+    assert state_of(stack, backup_id) is State.CAPTURED
+    (verification,) = stack.site().catalog.verifications_of(first.owner)
+    assert verification.verdict is None
+    text = stack.wait_for_mail("library", "FAILED, no verdict")
+    assert stack.key.private.name in text
+    assert scratch(stack) == []
+
+    second = stack.rest.finish(
+        "library_verify_backup", {"backup_id": backup_id}, run_id=f"verify__{backup_id}__local__2"
+    )
+    assert second.state == "success", second.logs()
+    assert state_of(stack, backup_id) is State.VERIFIED
+
+
+def test_what_was_missed_is_verified_by_the_run_of_the_morning(stack: Stack) -> None:
+    missed = {take(stack), take(stack)}
+    run = stack.rest.finish("library_verify_backup")
+    assert run.state == "success", run.logs()
+    proved = {verification.backup_id for verification in stack.site().catalog.verifications_of(run.owner)}
+    assert missed <= proved
+    assert {state_of(stack, backup_id) for backup_id in missed} == {State.VERIFIED}
+
+
+def test_a_server_that_is_down_fails_the_backup(stack: Stack) -> None:
+    before = directories(stack, "library")
+    stack.protected.stop()
+    try:
+        run = stack.rest.finish("library_full_backup")
+    finally:
+        stack.protected.start()
+    assert run.state == "failed"
+    tasks = run.tasks()
+    assert (tasks["preflight"]["state"], tasks["dump"]["state"]) == ("failed", "upstream_failed")
+    assert tasks["preflight"]["try_number"] == 3, "it may come back"
+    assert "is the server running and reachable" in run.logs()
+    text = stack.wait_for_mail("library", "full backup", "FAILED")
+    assert run.run_id in text
+    assert "pgbackup doctor" in text
+    assert CONTACT["reach"] in text
+    assert directories(stack, "library") == before
+
+
+@pytest.mark.parametrize("backup_id", ["$(touch {canary})", "x; touch {canary}", "../../etc/passwd", "", 7])
+def test_what_is_no_backup_id_is_refused_before_anything_runs(stack: Stack, backup_id: object) -> None:
+    canary = stack.home / "canary"
+    given = backup_id.format(canary=canary) if isinstance(backup_id, str) else backup_id
+    answer = stack.rest.post_run("library_verify_backup", {"backup_id": given})
+    assert answer.status_code == 400, answer.text
+    assert not canary.exists()
+
+
+def test_a_run_with_what_nobody_reads_or_nobody_knows_fails(stack: Stack) -> None:
+    canary = stack.home / "canary"
+    known = take(stack)
+    runs = {
+        "unknown keys in the run's configuration: 'bakup_id'": ("library_full_backup", {"bakup_id": known}),
+        "no repository": (
+            "library_verify_backup",
+            {"backup_id": known, "repository": f"local; touch {canary} $(touch {canary})"},
+        ),
+        "streamflix_20260101_020000_full is not a backup of library": (
+            "library_verify_backup",
+            {"backup_id": "streamflix_20260101_020000_full"},
+        ),
+    }
+    triggered = {message: stack.rest.trigger(dag_id, conf) for message, (dag_id, conf) in runs.items()}
+    for message, run in triggered.items():
+        assert run.wait() == "failed"
+        assert message in run.logs()
+        assert stack.site().catalog.backups_of(run.owner) == ()
+    assert not canary.exists()
+    assert state_of(stack, known) is State.CAPTURED
+
+
+# --- ended from outside ---
+
+
+def held_dump(stack: Stack, hold: Hold) -> tuple[Run, int]:
+    """Start a backup of `library` and stop it in the middle of pg_dump; return the run and the task's process."""
+    run = stack.rest.trigger("library_full_backup")
+    hold.let_pg_dump_start()
+    dumps = eventually(lambda: programs(stack.home, "pg_dump"), "pg_dump")
+    eventually(lambda: programs(stack.home, "gpg"), "gpg")
+    return run, dumps[0].parent
+
+
+def test_a_backup_marked_failed_ends_with_all_it_started(stack: Stack, argv_watch: ArgvWatch) -> None:
+    """And, as it is late by then, the alert of its deadline was sent while it still ran."""
+    before = committed(stack, "library")
+    alerts = len(stack.mails("library", "full backup", "takes longer"))
+    with Hold(stack.protected) as hold:
+        run, _ = held_dump(stack, hold)
+        for process in programs(stack.home, "pg_dump", "gpg"):
+            assert not [name for name, secret in stack.secrets.items() if secret.encode() in process.environment]
+        alert = stack.wait_for_mail("library", "full backup", "takes longer", more_than=alerts)
+        assert run.state == "running"
+        assert "What to do" in alert
+
+        run.fail_task("dump")
+        eventually(lambda: not programs(stack.home, "pg_dump", "gpg"), "the end of pg_dump and gpg")
+    assert run.wait() == "failed"
+    assert committed(stack, "library") == before
+    stack.wait_for_mail("library", "full backup", "FAILED")
+
+    backup_id = take(stack)
+    assert committed(stack, "library") == directories(stack, "library") == {*before, backup_id}
+    assert {backup.state for backup in stack.site().catalog.backups_of(run.owner)} == {State.FAILED}
+
+
+def test_a_task_killed_in_the_middle_of_a_dump_is_tried_again(stack: Stack, argv_watch: ArgvWatch) -> None:
+    before = committed(stack, "library")
+    with Hold(stack.protected) as hold:
+        run, task = held_dump(stack, hold)
+        end(task)
+        eventually(lambda: task not in {process.pid for process in programs(stack.home)}, "the task's end")
+    assert run.wait() == "success", run.logs()
+    assert run.tasks()["dump"]["try_number"] == 2
+    good, killed = stack.site().catalog.backups_of(run.owner)
+    assert killed.state is State.FAILED
+    assert committed(stack, "library") == directories(stack, "library") == {*before, good.id}
+    verification = Run(stack.rest, "library_verify_backup", f"verify__{good.id}__local__1")
+    assert verification.wait() == "success", verification.logs()
+
+
+# --- secrets ---
+
+
+def dumped(stack: Stack, database: str) -> bytes:
+    """All that a database of the ops server holds: of Airflow's, XComs, rendered templates, configurations, events."""
+    argv = [str(stack.ops.bin / "pg_dump"), "-h", str(stack.ops.folder), "-p", str(stack.ops.port), "-U", "postgres"]
+    return subprocess.run([*argv, "--data-only", database], check=True, capture_output=True).stdout
+
+
+def test_no_secret_is_anywhere(stack: Stack, night: Night, argv_watch: ArgvWatch) -> None:
+    """To be run last: it reads what all tests before it left."""
+    airflow_logs = [path for path in (stack.airflow / "logs").rglob("*") if path.is_file()]
+    places = {
+        "task logs": b"".join(path.read_bytes() for path in airflow_logs),
+        "components' output": "".join(stack.output().values()).encode(),
+        "log folder": b"".join(path.read_bytes() for path in stack.settings.paths.logs.iterdir()),
+        "Airflow's database": dumped(stack, "airflow"),
+        "catalog": dumped(stack, "catalog"),
+        "mails": stack.mailbox.raw,
+        "manifests": b"".join(path.read_bytes() for path in stack.backups.glob("full/*/manifest.json")),
+    }
+    assert [place for place, content in places.items() if night.backup_id.encode() not in content] == []
+    found = [
+        (place, name)
+        for place, content in places.items()
+        for name, secret in stack.secrets.items()
+        if secret.encode() in content
+    ]
+    assert found == []
+    assert {"pg_dump", "gpg", "pg_restore", "initdb"} <= argv_watch.names
+    assert argv_watch.seen == set()
