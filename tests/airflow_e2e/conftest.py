@@ -14,21 +14,26 @@ from tests.airflow_e2e.stack import Stack, running_stack
 
 @dataclass(frozen=True)
 class Night:
-    """A full backup and its verification, both run by Airflow."""
+    """A run of the night, and the run that verified each of its backups, by id."""
 
-    backup_id: str
     capture: Run
-    verification: Run
+    verifications: dict[str, Run]
+
+    @property
+    def full(self) -> str:
+        """The id of the dump."""
+        (backup_id,) = [backup_id for backup_id in self.verifications if backup_id.endswith("_full")]
+        return backup_id
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stack() -> Iterator[Stack]:
     """Airflow, its servers and a mailbox; two clusters to back up."""
     with running_stack() as running:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def argv_watch(stack: Stack) -> Iterator[ArgvWatch]:
     """Looks at the machine's command lines from before the first run until the tests end."""
     watch = ArgvWatch(stack.secrets)
@@ -37,12 +42,14 @@ def argv_watch(stack: Stack) -> Iterator[ArgvWatch]:
     watch.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def night(stack: Stack, argv_watch: ArgvWatch) -> Night:
-    """What happens at 02:00: a full backup of `streamflix`, then its restore test."""
+    """What happens at 02:00: the backups of `streamflix`, then the restore test of each."""
     capture = stack.rest.finish("streamflix_full_backup")
     assert capture.state == "success", capture.logs()
-    (backup,) = stack.site().catalog.backups_of(capture.owner)
-    verification = Run(stack.rest, "streamflix_verify_backup", f"verify__{backup.id}__local__1")
-    assert verification.wait() == "success", verification.logs()
-    return Night(backup.id, capture, verification)
+    ids = [backup.id for backup in stack.site().catalog.backups_of(capture.owner)]
+    dag_id = "streamflix_verify_backup"
+    verifications = {one: Run(stack.rest, dag_id, f"verify__{one}__local__1") for one in ids}
+    for run in verifications.values():
+        assert run.wait() == "success", run.logs()
+    return Night(capture, verifications)

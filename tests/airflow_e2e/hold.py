@@ -22,8 +22,8 @@ WHERE l.database = (SELECT oid FROM pg_database WHERE datname = 'library')
 class Hold:
     """Holds captures of database ``library``.
 
-    Whoever wants ACCESS EXCLUSIVE queues behind the engine's ACCESS SHARE, and pg_dump's ACCESS SHARE behind him: pg_dump
-    and gpg live, and wait for as long as the test likes (pg_dump itself: for a minute).
+    Whoever wants ACCESS EXCLUSIVE queues behind the engine's ACCESS SHARE, and pg_dump's ACCESS SHARE behind that:
+    pg_dump and gpg live, and wait for as long as the test likes (pg_dump itself: for a minute).
     """
 
     def __init__(self, source: Source) -> None:

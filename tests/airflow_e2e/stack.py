@@ -55,7 +55,11 @@ def task_policy(task):
 
 
 class Stack:
-    """Two clusters (``streamflix``, ``library``) that are databases of one protected server, and what backs them up."""
+    """Two clusters on one protected server, and what backs them up.
+
+    ``streamflix`` is what the protocol says; of ``library`` only the small database of that name is dumped, and its
+    backups are late after a second.
+    """
 
     def __init__(self, home: Path, ops: Source, protected: Source, mailbox: Mailbox) -> None:
         self.home = home
@@ -204,6 +208,7 @@ class Stack:
             **options,
             **connections,
             "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(ROOT / "plugins"),  # this checkout's packages, whatever is installed
             "HOME": str(self.home),  # also the mark by which the processes are known
             "AIRFLOW_HOME": str(self.airflow),
             "PGBACKUP_CONFIG": str(self.home / "protocol.yaml"),
@@ -289,7 +294,7 @@ class Stack:
             },
             "mail": {"sender": "backup@streamflix.example", "recipients": [RECIPIENT]},
             "contacts": [CONTACT],
-            "clusters": {"streamflix": cluster("streamflix"), "library": cluster("library", due="1s")},
+            "clusters": {"streamflix": cluster("streamflix"), "library": cluster("library", due="1s", base=False)},
         }
 
 

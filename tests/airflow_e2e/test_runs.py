@@ -13,16 +13,26 @@ from pgbackup.domain.ids import SUMS
 from pgbackup.domain.model import State, Verdict
 from tests.airflow_e2e.conftest import Night
 from tests.airflow_e2e.hold import Hold
-from tests.airflow_e2e.processes import ArgvWatch, end, programs
+from tests.airflow_e2e.processes import ArgvWatch, end, living, programs
 from tests.airflow_e2e.rest import Run, eventually
 from tests.airflow_e2e.stack import CONTACT, RECIPIENT, Stack
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]  # the first test waits for Airflow, and for the night
 
 
 def take(stack: Stack) -> str:
     """Take a backup of `library` without Airflow: nothing verifies it. Returns its id."""
     return capture_full(stack.site(), "library").id
+
+
+def damage(stack: Stack, backup_id: str) -> str:
+    """Flip one bit in the middle of a stored dump; return the file's name."""
+    (dump,) = (stack.backups / "full" / backup_id).glob("library.dump*")
+    dump.chmod(0o600)
+    content = bytearray(dump.read_bytes())
+    content[len(content) // 2] ^= 1
+    dump.write_bytes(content)
+    return dump.name
 
 
 def state_of(stack: Stack, backup_id: str) -> State:
@@ -48,45 +58,54 @@ def scratch(stack: Stack) -> list[Path]:
 # --- the night ---
 
 
-def test_the_night_ends_with_a_verified_backup(stack: Stack, night: Night) -> None:
+def test_the_night_ends_with_verified_backups(stack: Stack, night: Night) -> None:
     catalog = stack.site().catalog
-    backup = catalog.backup(night.backup_id)
-    assert backup is not None
-    assert backup.state is State.VERIFIED
-    (verification,) = catalog.verifications(night.backup_id)
-    assert verification.verdict is Verdict.VERIFIED
-    assert all(finding.ok for finding in verification.findings)
-    assert verification.findings
+    assert {backup_id.rpartition("_")[2] for backup_id in night.verifications} == {"full", "base"}
+    for backup_id, run in night.verifications.items():
+        assert state_of(stack, backup_id) is State.VERIFIED
+        (verification,) = catalog.verifications(backup_id)
+        assert (verification,) == catalog.verifications_of(run.owner)
+        assert verification.verdict is Verdict.VERIFIED
+        assert verification.findings
+        assert all(finding.ok for finding in verification.findings)
     assert scratch(stack) == []
 
 
 def test_everybody_hears_of_the_night(stack: Stack, night: Night) -> None:
-    captured = stack.wait_for_mail("streamflix", "full backup", "captured", night.backup_id)
-    verified = stack.wait_for_mail("streamflix", "verify backup", "verified", night.backup_id)
-    for text, run in ((captured, night.capture), (verified, night.verification)):
-        assert night.backup_id in text
-        assert run.run_id in text
+    captured = stack.wait_for_mail("streamflix", "full backup", "captured")
+    assert night.capture.run_id in captured
+    assert "counts once that mail says verified" in captured
+    mails = [captured]
+    for backup_id, run in night.verifications.items():
+        assert backup_id in captured
+        verified = stack.wait_for_mail("streamflix", "verify backup", "verified", backup_id)
+        assert run.run_id in verified
+        assert "restored and found equal to its source" in verified
+        mails.append(verified)
+    for text in mails:
         assert "What to do" in text
         for detail in CONTACT.values():
             assert detail in text
-    assert "Its verification runs now" in captured
-    assert "restored and found equal to its source" in verified
     assert {mail.to for mail in stack.mailbox.mails} == {(RECIPIENT,)}
 
 
 def test_the_night_updates_the_asset_for_others(stack: Stack, night: Night) -> None:
     answer = stack.rest.get("/assets/events", source_dag_id=night.capture.dag_id, source_run_id=night.capture.run_id)
     (event,) = answer["asset_events"]
-    assert event["extra"]["backup_id"] == night.backup_id
-    assert event["extra"]["bytes"] > 0
+    backups = event["extra"]["backups"]
+    assert {backup["backup_id"] for backup in backups} == set(night.verifications)
+    assert all(backup["bytes"] > 0 for backup in backups)
 
 
 def test_the_night_is_in_the_log_folder_and_in_the_task_log(stack: Stack, night: Night) -> None:
-    (log,) = [path for path in stack.settings.paths.logs.glob("*.log") if night.backup_id in path.read_text()][:1]
-    assert {stat.S_IMODE(path.stat().st_mode) for path in stack.settings.paths.logs.iterdir()} == {0o640}
-    assert "captured" in log.read_text()
-    assert f"backup {night.backup_id} captured" in night.capture.logs()
-    assert f"backup {night.backup_id} in local: verified" in night.verification.logs()
+    logs = {path: path.read_text() for path in stack.settings.paths.logs.iterdir()}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in logs} == {0o640}
+    for backup_id, run in night.verifications.items():
+        captured, verified = f"backup {backup_id} captured", f"backup {backup_id} in local: verified"
+        assert captured in night.capture.logs()
+        assert verified in run.logs()
+        assert any(captured in text for text in logs.values())
+        assert any(verified in text for text in logs.values())
 
 
 # --- red, not green ---
@@ -94,12 +113,7 @@ def test_the_night_is_in_the_log_folder_and_in_the_task_log(stack: Stack, night:
 
 def test_a_damaged_copy_is_rejected(stack: Stack) -> None:
     backup_id = take(stack)
-    (dump,) = (stack.backups / "full" / backup_id).glob("library.dump*")
-    dump.chmod(0o600)
-    content = bytearray(dump.read_bytes())
-    content[len(content) // 2] ^= 1
-    dump.write_bytes(content)
-
+    name = damage(stack, backup_id)
     run = stack.rest.finish("library_verify_backup", {"backup_id": backup_id})
     assert run.state == "failed"
     assert state_of(stack, backup_id) is State.REJECTED
@@ -108,7 +122,7 @@ def test_a_damaged_copy_is_rejected(stack: Stack) -> None:
     assert run.tasks()["prove.files[0]"]["try_number"] == 1, "a verdict is not tried again"
     text = stack.wait_for_mail("library", "REJECTED", backup_id)
     assert "library_full_backup" in text
-    assert dump.name in text
+    assert name in text
     assert scratch(stack) == []
 
 
@@ -134,16 +148,20 @@ def test_no_verdict_is_red_and_can_be_tried_again(stack: Stack) -> None:
         "library_verify_backup", {"backup_id": backup_id}, run_id=f"verify__{backup_id}__local__2"
     )
     assert second.state == "success", second.logs()
+    (verification,) = stack.site().catalog.verifications_of(second.owner)
+    assert (verification.attempt, verification.verdict) == (2, Verdict.VERIFIED)
     assert state_of(stack, backup_id) is State.VERIFIED
 
 
-def test_what_was_missed_is_verified_by_the_run_of_the_morning(stack: Stack) -> None:
-    missed = {take(stack), take(stack)}
+def test_what_was_missed_is_verified_in_the_morning_and_one_bad_copy_hides_no_other(stack: Stack) -> None:
+    good, bad = take(stack), take(stack)
+    damage(stack, bad)
     run = stack.rest.finish("library_verify_backup")
-    assert run.state == "success", run.logs()
-    proved = {verification.backup_id for verification in stack.site().catalog.verifications_of(run.owner)}
-    assert missed <= proved
-    assert {state_of(stack, backup_id) for backup_id in missed} == {State.VERIFIED}
+    assert run.state == "failed"
+    verdicts = {one.backup_id: one.verdict for one in stack.site().catalog.verifications_of(run.owner)}
+    assert (verdicts[good], verdicts[bad]) == (Verdict.VERIFIED, Verdict.REJECTED)
+    assert (state_of(stack, good), state_of(stack, bad)) == (State.VERIFIED, State.REJECTED)
+    assert "verified" in stack.wait_for_mail("library", "REJECTED", bad)
 
 
 def test_a_server_that_is_down_fails_the_backup(stack: Stack) -> None:
@@ -155,7 +173,7 @@ def test_a_server_that_is_down_fails_the_backup(stack: Stack) -> None:
         stack.protected.start()
     assert run.state == "failed"
     tasks = run.tasks()
-    assert (tasks["preflight"]["state"], tasks["dump"]["state"]) == ("failed", "upstream_failed")
+    assert (tasks["preflight"]["state"], tasks["backup"]["state"]) == ("failed", "upstream_failed")
     assert tasks["preflight"]["try_number"] == 3, "it may come back"
     assert "is the server running and reachable" in run.logs()
     text = stack.wait_for_mail("library", "full backup", "FAILED")
@@ -193,6 +211,7 @@ def test_a_run_with_what_nobody_reads_or_nobody_knows_fails(stack: Stack) -> Non
         assert run.wait() == "failed"
         assert message in run.logs()
         assert stack.site().catalog.backups_of(run.owner) == ()
+        assert stack.site().catalog.verifications_of(run.owner) == ()
     assert not canary.exists()
     assert state_of(stack, known) is State.CAPTURED
 
@@ -209,20 +228,25 @@ def held_dump(stack: Stack, hold: Hold) -> tuple[Run, int]:
     return run, dumps[0].parent
 
 
+def wait_for_end(stack: Stack, pid: int) -> None:
+    eventually(lambda: pid not in {process.pid for process in living(stack.home)}, f"the end of process {pid}")
+
+
 def test_a_backup_marked_failed_ends_with_all_it_started(stack: Stack, argv_watch: ArgvWatch) -> None:
     """And, as it is late by then, the alert of its deadline was sent while it still ran."""
     before = committed(stack, "library")
     alerts = len(stack.mails("library", "full backup", "takes longer"))
     with Hold(stack.protected) as hold:
-        run, _ = held_dump(stack, hold)
+        run, task = held_dump(stack, hold)
         for process in programs(stack.home, "pg_dump", "gpg"):
             assert not [name for name, secret in stack.secrets.items() if secret.encode() in process.environment]
         alert = stack.wait_for_mail("library", "full backup", "takes longer", more_than=alerts)
         assert run.state == "running"
         assert "What to do" in alert
 
-        run.fail_task("dump")
+        run.fail_task("backup")
         eventually(lambda: not programs(stack.home, "pg_dump", "gpg"), "the end of pg_dump and gpg")
+        wait_for_end(stack, task)
     assert run.wait() == "failed"
     assert committed(stack, "library") == before
     stack.wait_for_mail("library", "full backup", "FAILED")
@@ -237,9 +261,9 @@ def test_a_task_killed_in_the_middle_of_a_dump_is_tried_again(stack: Stack, argv
     with Hold(stack.protected) as hold:
         run, task = held_dump(stack, hold)
         end(task)
-        eventually(lambda: task not in {process.pid for process in programs(stack.home)}, "the task's end")
+        wait_for_end(stack, task)
     assert run.wait() == "success", run.logs()
-    assert run.tasks()["dump"]["try_number"] == 2
+    assert run.tasks()["backup"]["try_number"] == 2
     good, killed = stack.site().catalog.backups_of(run.owner)
     assert killed.state is State.FAILED
     assert committed(stack, "library") == directories(stack, "library") == {*before, good.id}
@@ -268,7 +292,7 @@ def test_no_secret_is_anywhere(stack: Stack, night: Night, argv_watch: ArgvWatch
         "mails": stack.mailbox.raw,
         "manifests": b"".join(path.read_bytes() for path in stack.backups.glob("full/*/manifest.json")),
     }
-    assert [place for place, content in places.items() if night.backup_id.encode() not in content] == []
+    assert [place for place, content in places.items() if night.full.encode() not in content] == []
     found = [
         (place, name)
         for place, content in places.items()

@@ -10,13 +10,14 @@ from pathlib import Path
 _SPEC = """Key-Type: eddsa
 Key-Curve: ed25519
 Key-Usage: sign
-Subkey-Type: ecdh
-Subkey-Curve: cv25519
-Subkey-Usage: encrypt
-Name-Email: {email}
+{subkey}Name-Email: {email}
 Expire-Date: {expires}
 Passphrase: {passphrase}
 %commit
+"""
+_SUBKEY = """Subkey-Type: ecdh
+Subkey-Curve: cv25519
+Subkey-Usage: encrypt
 """
 
 
@@ -27,7 +28,9 @@ class KeyPair:
     passphrase_file: Path
 
 
-def make_key(folder: Path, name: str, *, expires: str = "2y", faked_time: str | None = None) -> KeyPair:
+def make_key(
+    folder: Path, name: str, *, expires: str = "2y", faked_time: str | None = None, encrypts: bool = True
+) -> KeyPair:
     """Generate a key pair into files; ``faked_time`` (gpg's --faked-system-time) makes one that expired since."""
     passphrase = f"the passphrase of {name}"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -47,7 +50,8 @@ def make_key(folder: Path, name: str, *, expires: str = "2y", faked_time: str | 
         ]
         if faked_time:
             gpg += ["--faked-system-time", faked_time]
-        spec = _SPEC.format(email=f"{name}@example.com", expires=expires, passphrase=passphrase)
+        subkey = _SUBKEY if encrypts else ""
+        spec = _SPEC.format(email=f"{name}@example.com", expires=expires, passphrase=passphrase, subkey=subkey)
         subprocess.run([*gpg, "--full-generate-key"], input=spec.encode(), check=True, stderr=subprocess.DEVNULL)
         pair.public.write_bytes(subprocess.run([*gpg, "--armor", "--export"], check=True, capture_output=True).stdout)
         secret = subprocess.run([*gpg, "--armor", "--export-secret-keys"], check=True, capture_output=True).stdout

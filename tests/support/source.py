@@ -52,6 +52,7 @@ CREATE VIEW thick AS SELECT book_id, title FROM book WHERE length > 800;
 CREATE MATERIALIZED VIEW by_shelf AS SELECT shelf_id, count(*) AS books FROM book GROUP BY shelf_id;
 CREATE FUNCTION lend(id integer) RETURNS text LANGUAGE sql STABLE AS 'SELECT title FROM public.book WHERE book_id = id';
 CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+CREATE FUNCTION watch() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
 CREATE TRIGGER kept BEFORE UPDATE ON book FOR EACH ROW EXECUTE FUNCTION keep();
 CREATE POLICY own ON book TO app, readonly USING (true);
 CREATE STATISTICS together ON shelf_id, length FROM book;

@@ -5,7 +5,9 @@ Nothing else takes what is in a directory without SHA256SUMS for a backup; the n
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+from collections.abc import Iterator
 from functools import partial
 from typing import Literal
 
@@ -13,7 +15,7 @@ from pgbackup.capture.contents import ContentReader
 from pgbackup.capture.moments import Moment, Moments, all_moments
 from pgbackup.capture.session import Capture, capturing, holding
 from pgbackup.capture.writer import BackupWriter
-from pgbackup.domain.errors import UnfitError
+from pgbackup.domain.errors import BusyError, ProgramFailed, UnfitError
 from pgbackup.domain.ids import encode_database
 from pgbackup.domain.manifest import Database, Manifest, Server
 from pgbackup.domain.model import ConnectionParameters, Kind
@@ -109,7 +111,7 @@ class _Dumper:
     def dump(self, moment: Moment) -> Database:
         """Dump one database and fingerprint it beside the dump, in the same snapshot."""
         reader = ContentReader(self._parameters, moment.database, moment.snapshot, self._settings.fingerprints)
-        with reader:
+        with reader, _lock_waits(moment.database):
             name = self._store(moment)
             tables, large_objects = reader.result()
         layout: Literal["custom", "directory"] = "directory" if self._settings.full_backup.jobs > 1 else "custom"
@@ -135,6 +137,21 @@ class _Dumper:
             return self._writer.stream(f"{encoded}.dir.tar", dump.pack(folder))
         finally:
             shutil.rmtree(folder.parent, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _lock_waits(database: str) -> Iterator[None]:
+    """Say what it means that pg_dump gets no lock although we hold the same one: somebody waits in between."""
+    try:
+        yield
+    except ProgramFailed as error:
+        if "LOCK TABLE" not in error.stderr:
+            raise
+        raise BusyError(
+            f"pg_dump waits for tables of {database!r} behind somebody who wants them for himself",
+            detail=error.detail,
+            hint="TRUNCATE, ALTER TABLE or VACUUM FULL waits for the backup's lock; it goes through now",
+        ) from None
 
 
 def fitting_programs(site: Site, server: Server) -> tuple[Programs, str]:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+
 from pgbackup.capture.moments import Moments
+from pgbackup.domain.errors import ProgramFailed
 from pgbackup.domain.lsn import Lsn
 from pgbackup.domain.ports import Runner
 from pgbackup.postgres.marked_point import StopRange, Visibility, commits, common_point, stop_range
 from pgbackup.postgres.physical import WalRange, read_transactions
 from pgbackup.postgres.programs import Programs
 from pgbackup.postgres.wal_stream import WalStream
+
+log = logging.getLogger(__name__)
 
 # A commit whose record is older than this, and which a snapshot still does not see, waits for a standby that is down.
 _MARGIN = 64 << 20
@@ -24,9 +29,14 @@ def find_marks(
     ranges: dict[str, StopRange] = {}
     for moment in moments.databases:
         before = Lsn.parse(moment.snapshot.before_lsn)
-        start = max(wal.start, before.minus(_MARGIN))
+        # From a segment's beginning: behind a switch the rest of a segment is empty, and nothing can be found there.
+        start = max(wal.start, before.minus(_MARGIN).floor(stream.segment_size))
         command = read_transactions(programs, stream.folder, timeline=wal.timeline, start=start, end=closed)
-        output, _ = runner.run(command)
+        try:
+            output, _ = runner.run(command)
+        except ProgramFailed as error:
+            log.warning("cannot read the WAL around the snapshot of %s: %s", moment.database, error)
+            continue
         found = stop_range(
             list(commits(output.decode(errors="replace"))),
             Visibility.parse(moment.snapshot.xacts),

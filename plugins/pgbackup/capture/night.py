@@ -33,6 +33,7 @@ from pgbackup.postgres.wal_stream import WalStream, streaming_wal
 log = logging.getLogger(__name__)
 
 _SNAPSHOT_TRIES = 8
+_COMMON_TRIES = 3
 _BACKUP_MANIFEST = "backup_manifest"
 
 
@@ -94,6 +95,7 @@ def _take_both(site: Site, cluster: str, source: _Source, taken: list[Manifest])
         writer = BackupWriter(site, base.id)
         wal = _take_base(site, source, writer, spool / "base")
         with _marked_moments(site, source, stream, wal) as marked:
+            stream.end()
             _keep_wal(writer, stream)
             with capturing(site, cluster, Kind.FULL) as full:
                 full.manifest = dump_moments(
@@ -152,12 +154,13 @@ def _take_base(site: Site, source: _Source, writer: BackupWriter, folder: Path) 
 
 @contextlib.contextmanager
 def _marked_moments(site: Site, source: _Source, stream: WalStream, wal: WalRange) -> Iterator[_Marked]:
-    """Take snapshots until all share one marked point; after some tries, go on with what there is."""
+    """Take snapshots until all share one marked point, then until each has one; at last go on with what there is."""
     for attempt in range(1, _SNAPSHOT_TRIES + 1):
         with all_moments(source.parameters, source.settings, source.programs, site.runner, source.access) as moments:
-            closed = stream.close_segment(source.connection)
+            closed = stream.close_segment()
             marks = find_marks(source.programs, site.runner, stream, wal, moments, closed)
-            common = len(marks) == len(moments.databases) and len(set(marks.values())) == 1
+            complete = len(marks) == len(moments.databases)
+            common = complete and (attempt > _COMMON_TRIES or len(set(marks.values())) == 1)
             if common or attempt == _SNAPSHOT_TRIES:
                 for moment in moments.databases:
                     if moment.database not in marks:

@@ -38,6 +38,10 @@ class Lsn:
         """Return the position ``count`` bytes before, not before the beginning."""
         return Lsn(max(self.position - count, 0))
 
+    def floor(self, size: int) -> Lsn:
+        """Return the beginning of the segment of ``size`` bytes that this position lies in."""
+        return Lsn(self.position - self.position % size)
+
     def segment(self, timeline: int, size: int) -> str:
         """Return the name of the segment file of ``size`` bytes that holds the byte before this position."""
         number = max(self.position - 1, 0) // size

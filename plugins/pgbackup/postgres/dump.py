@@ -54,7 +54,7 @@ def dump_database(
         f"--compress={compression}",
         f"--snapshot={snapshot_id}",
         "--no-password",
-        "--lock-wait-timeout=60000",
+        "--lock-wait-timeout=30000",
         f"--dbname={access.conninfo(database)}",
         env=access.env,
     )

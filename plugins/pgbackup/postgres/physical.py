@@ -93,6 +93,23 @@ def combine(programs: Programs, chain: tuple[Path, ...], target: Path) -> Comman
     return programs.command("pg_combinebackup", "--no-sync", f"--output={target}", *(str(folder) for folder in chain))
 
 
+def read_control(programs: Programs, data: Path) -> Command:
+    """Print a stopped server's control data."""
+    return programs.command("pg_controldata", f"--pgdata={data}")
+
+
+def source_limits(control: str) -> dict[str, str]:
+    """Return the settings of the source that a server needs at least as high to replay its WAL."""
+    names = {
+        "max_connections setting": "max_connections",
+        "max_worker_processes setting": "max_worker_processes",
+        "max_prepared_xacts setting": "max_prepared_transactions",
+        "max_locks_per_xact setting": "max_locks_per_transaction",
+    }
+    rows = (line.partition(":") for line in control.splitlines())
+    return {names[name]: value.strip() for name, _, value in rows if name in names}
+
+
 def read_backup_manifest(path: Path) -> WalRange:
     """Return the WAL range of a backup_manifest; raises RefusedError for one that spans timelines."""
     ranges = json.loads(path.read_bytes())["WAL-Ranges"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 import signal
 import time
 from collections.abc import Iterator
@@ -29,20 +30,27 @@ class WalStream:
     timeline: int
     segment_size: int
     process: Process
+    connection: Connection
+    slot: str
 
-    def close_segment(self, connection: Connection) -> Lsn:
+    def close_segment(self) -> Lsn:
         """Make a whole segment of everything up to now, and wait until it is here; return the position behind it.
 
         A message goes first, so that on a quiet server too a record exists behind whatever came before.
         """
-        connection.execute("SELECT pg_catalog.pg_logical_emit_message(true, 'pgbackup', 'end of a capture')")
-        row = connection.execute("SELECT pg_catalog.pg_switch_wal()::text").fetchone()
+        self.connection.execute("SELECT pg_catalog.pg_logical_emit_message(true, 'pgbackup', 'end of a capture')")
+        row = self.connection.execute("SELECT pg_catalog.pg_switch_wal()::text").fetchone()
         end = Lsn.parse(row[0] if row else "")
         wanted = self.folder / end.segment(self.timeline, self.segment_size)
         deadline = time.monotonic() + _SWITCH
         while not wanted.exists():
             self._check("the WAL of this capture stopped coming", deadline)
         return end
+
+    def end(self) -> None:
+        """Stop streaming, and let the server remove its WAL again."""
+        self.process.stop(signal.SIGINT, _STOP)
+        self.connection.execute("SELECT pg_catalog.pg_drop_replication_slot(%s)", (self.slot,))
 
     def segments(self) -> tuple[Path, ...]:
         """Return the finished segments and history files, in order."""
@@ -70,6 +78,10 @@ def streaming_wal(
 ) -> Iterator[WalStream]:
     """Stream WAL into a new folder while the block runs."""
     folder.mkdir(mode=0o700, parents=True)
+    # A temporary slot of our own session keeps the server from removing what pg_receivewal has not read yet; it is
+    # gone when the session is, so that a killed capture never fills the server's disk.
+    slot = f"pgbackup_{secrets.token_hex(4)}"
+    connection.execute("SELECT pg_catalog.pg_create_physical_replication_slot(%s, true, true)", (slot,))
     row = connection.execute(
         "SELECT (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()),"
         " (SELECT bytes_per_wal_segment FROM pg_catalog.pg_control_init())"
@@ -78,7 +90,7 @@ def streaming_wal(
         raise UnavailableError("the server does not say which timeline it is on")
     process = runner.spawn(receive_wal(programs, access, database, folder))
     try:
-        stream = WalStream(folder, row[0], row[1], process)
+        stream = WalStream(folder, row[0], row[1], process, connection, slot)
         stream.wait_for_start()
         yield stream
     finally:

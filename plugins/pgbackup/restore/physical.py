@@ -47,13 +47,14 @@ def refuse_tablespace_creation(runner: Runner, server: ThrowAwayServer, manifest
         )
 
 
-def recovery_settings(manifest: Manifest, target: Lsn) -> dict[str, str]:
+def recovery_settings(runner: Runner, server: ThrowAwayServer, manifest: Manifest, target: Lsn) -> dict[str, str]:
     """Return what makes a server replay to just before ``target`` and then promote.
 
-    The segments lie in pg_wal already, so that the restore command has nothing to find. Nobody connects before the
-    promotion: the limits that a hot standby takes over from its source don't matter.
+    The segments lie in pg_wal already, so that the restore command has nothing to find.
     """
+    control, _ = runner.run(physical.read_control(server.programs, server.data))
     return {
+        **physical.source_limits(control.decode(errors="replace")),
         "restore_command": "false",
         "recovery_target_lsn": str(target),
         "recovery_target_inclusive": "off",

@@ -10,7 +10,6 @@ import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO
 
 from pgbackup.domain.errors import (
     ConfigurationError,
@@ -23,6 +22,7 @@ from pgbackup.domain.model import ObjectInfo
 from pgbackup.domain.ports import Readable, Sink
 
 _UNFINISHED = ".unfinished-"
+_REMOVED = ".removed-"
 
 
 class LocalStore:
@@ -53,11 +53,10 @@ class LocalStore:
         except OSError as error:
             raise _failure(error, final) from error
         try:
-            with os.fdopen(fd, "wb") as file:
-                yield _File(file, final)
+            with contextlib.closing(_File(fd, final)) as file:
+                yield file
                 with _explained(final):
-                    file.flush()
-                    os.fsync(file.fileno())
+                    os.fsync(fd)
             with _explained(final):
                 os.link(unfinished, final)  # never overwrites, unlike a rename
         finally:
@@ -87,14 +86,11 @@ class LocalStore:
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """List complete objects in key order; see ports.Store."""
         base = self._path(prefix.rpartition("/")[0]) if "/" in prefix else self._root
-        for folder, folders, files in os.walk(base):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            for name in sorted(files):
-                path = Path(folder, name)
-                key = path.relative_to(self._root).as_posix()
-                if not name.startswith(".") and key.startswith(prefix):
-                    status = path.stat()
-                    yield ObjectInfo(key, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
+        for path in _files(base):
+            key = path.relative_to(self._root).as_posix()
+            if key.startswith(prefix):
+                status = path.stat()
+                yield ObjectInfo(key, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
 
     def delete(self, key: str) -> None:
         """Remove an object; see ports.Store."""
@@ -106,9 +102,13 @@ class LocalStore:
     def clean(self, prefix: str) -> None:
         """Remove a folder of objects, finished or not; see ports.Store."""
         path = self._path(prefix)
+        removed = path.with_name(f"{_REMOVED}{path.name}")
         with _explained(path):
+            if removed.is_dir():  # by one who was killed
+                shutil.rmtree(removed)
             if path.is_dir():
-                shutil.rmtree(path)
+                path.rename(removed)  # at once: half a backup must not look like one while it goes
+                shutil.rmtree(removed)
                 _sync_folder(path.parent)
 
     def free_bytes(self) -> int | None:
@@ -120,7 +120,7 @@ class LocalStore:
 
     def _path(self, key: str) -> Path:
         parts = key.rstrip("/").split("/")
-        if not key or any(part in {"", ".", ".."} or "\0" in part for part in parts):
+        if any(not part or part.startswith(".") or "\0" in part for part in parts):
             raise ConfigurationError("not a key of a repository", detail=repr(key[:200]))
         return self._root.joinpath(*parts)
 
@@ -136,13 +136,33 @@ class LocalStore:
 class _File:
     """The open object: writes say what is wrong with the disk, not just that something is."""
 
-    def __init__(self, file: IO[bytes], final: Path) -> None:
-        self._file = file
+    def __init__(self, fd: int, final: Path) -> None:
+        self._fd = fd
         self._final = final
 
     def write(self, data: bytes | memoryview) -> None:
+        view = memoryview(data)
         with _explained(self._final):
-            self._file.write(data)
+            while view:
+                view = view[os.write(self._fd, view) :]
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Walk all files in the order of their keys; what a slash sorts before comes later, as in ``a-b/c``, ``a/b``."""
+    if not folder.is_dir():
+        return
+    with os.scandir(folder) as entries:
+        found = [(f"{entry.name}/" if entry.is_dir() else entry.name, Path(entry)) for entry in entries]
+    for name, path in sorted(found):
+        if name.startswith("."):
+            continue
+        if name.endswith("/"):
+            yield from _files(path)
+        else:
+            yield path
 
 
 @contextlib.contextmanager

@@ -83,15 +83,15 @@ class Processes:
             last = _Pump(outlet, sink, None if feeder else progress)
             last.pump()
             if feeder:
-                feeder.join()
-                if feeder.error and isinstance(source, Command):
-                    children[0].stdout.close()  # nobody reads on: the source must not wait for a reader
-            self._check(children, feeder)
+                self._check_fed(feeder, children[-len(through) :])
+            self._check(children)
             return Piped(source=(feeder or last).measured(), sink=last.measured())
         finally:
-            self._end(children)
+            for child in children:
+                child.signal(signal.SIGKILL)
             if feeder:
                 feeder.join(_GRACE)
+            self._end(children)
 
     def terminate(self) -> None:
         """End every live program, politely first, and start none any more."""
@@ -99,6 +99,7 @@ class Processes:
             self._ended = True
             live = list(self._live)
         for child in live:
+            child.told_to_stop = True
             child.signal(signal.SIGTERM)
         deadline = time.monotonic() + _GRACE
         while any(child.poll() is None for child in live) and time.monotonic() < deadline:
@@ -155,10 +156,16 @@ class Processes:
             if secret_fd is not None:
                 os.close(secret_fd)
         child = Child(command.name, popen, self._secrets)
+        child.on_end = self._forget
+        self._remember(child)
+        return child
+
+    def _remember(self, child: Child) -> None:
         with self._lock:
             self._live.add(child)
-        child.on_end = self._forget
-        return child
+            child.told_to_stop = self._ended
+        if child.told_to_stop:  # since it was started
+            child.signal(signal.SIGKILL)
 
     def _forget(self, child: Child) -> None:
         with self._lock:
@@ -170,18 +177,26 @@ class Processes:
             child.close()
 
     @staticmethod
-    def _check(children: Sequence[Child], feeder: _Pump | None) -> None:
-        """Raise for the program at fault, not for those that died of its death."""
-        at_fault = [child for child in children if child.wait() not in {0, -signal.SIGPIPE}]
-        if feeder and feeder.error and not isinstance(feeder.error, BrokenPipeError):
+    def _check_fed(feeder: _Pump, filters: Sequence[Child]) -> None:
+        """Raise when the filters did not take all of the data: their output ended, and the source may still wait."""
+        all_taken = feeder.finished.wait(_GRACE) and feeder.error is None
+        if feeder.error and not isinstance(feeder.error, BrokenPipeError):
             raise feeder.error
-        if at_fault:
-            raise at_fault[-1 if feeder and feeder.error else 0].failure()
-        if feeder and feeder.error:
-            raise UnavailableError(f"{children[-1].name} stopped reading before the end")
-        for child in children:
-            if child.wait() != 0:
+        if all_taken:
+            return
+        ended = [child for child in filters if child.ended(_GRACE)]
+        for child in reversed(ended):  # the last one that failed; those before it died of its death
+            if child.wait() not in {0, -signal.SIGPIPE}:
                 raise child.failure()
+        raise UnavailableError(f"{(ended or filters)[-1].name} stopped reading before the end")
+
+    @staticmethod
+    def _check(children: Sequence[Child]) -> None:
+        """Raise for the first program at fault, not for those that died of its death."""
+        failed = [child for child in children if child.wait() != 0]
+        at_fault = [child for child in failed if child.wait() != -signal.SIGPIPE]
+        if failed:
+            raise (at_fault or failed)[0].failure()
 
 
 class Child:
@@ -190,6 +205,7 @@ class Child:
     def __init__(self, name: str, popen: subprocess.Popen[bytes], secrets: tuple[str, ...]) -> None:
         self.name = name
         self.on_end: Callable[[Child], None] = lambda _child: None
+        self.told_to_stop = False
         self._popen = popen
         self._secrets = secrets
         self._lines: collections.deque[str] = collections.deque(maxlen=_STDERR_LINES)
@@ -224,6 +240,12 @@ class Child:
         self.on_end(self)
         return status
 
+    def ended(self, within: float) -> bool:
+        """Wait a while; tell whether it has ended."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._popen.wait(within)
+        return self._popen.poll() is not None
+
     def signal(self, number: int) -> None:
         """Signal the program's whole session, if it still runs."""
         if self._popen.poll() is None:
@@ -254,8 +276,10 @@ class Child:
         """Return the redacted end of its standard error."""
         return "\n".join(self._lines)
 
-    def failure(self) -> ProgramFailed:
-        """Return the error that tells how it ended."""
+    def failure(self) -> UnavailableError:
+        """Return the error that tells how it ended. How it did when it was told to stop says nothing."""
+        if self.told_to_stop:
+            return UnavailableError(f"{self.name} was ended: the run was told to stop")
         return ProgramFailed(self.name, self.wait(), self.stderr())
 
     def _read_stderr(self) -> None:
@@ -273,6 +297,7 @@ class _Pump(threading.Thread):
     def __init__(self, source: Readable | IO[bytes], sink: Writable, progress: Callable[[int], None] | None) -> None:
         super().__init__(daemon=True)
         self.error: Exception | None = None
+        self.finished = threading.Event()
         self._source = source
         self._sink = sink
         self._progress = progress
@@ -286,6 +311,7 @@ class _Pump(threading.Thread):
         except Exception as error:  # noqa: BLE001 - handed over to the thread that waits
             self.error = error
         finally:
+            self.finished.set()
             if isinstance(self._sink, _Closing):
                 try:
                     self._sink.close()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import queue
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 
 import psycopg
@@ -24,7 +26,18 @@ from pgbackup.postgres.programs import Programs
 from pgbackup.restore.physical import marked_target
 
 _QUERY_TRIES = 3
+_BLOCK = re.compile(r"^(?=\S)", re.MULTILINE)  # pg_amcheck: a line that names the relation, indented ones that tell
 _TAKE_ANOTHER = "take a new backup, and look at what happened to this one"
+
+# What reading a table raises when its pages are not what a server wrote.
+_CORRUPT = (psycopg.DataError, psycopg.InternalError, psycopg.errors.UndefinedFile)
+
+
+@dataclass(frozen=True)
+class _Unreadable:
+    """A table whose rows the restored server cannot read."""
+
+    reason: str
 
 
 class Comparison:
@@ -167,11 +180,10 @@ class Comparison:
         with program_access(self._parameters) as access:
             command = dump.check_indexes(programs, access, jobs=self._settings.verify_backup.jobs)
             try:
-                runner.run(command)
+                report, _ = runner.run(command, ok=frozenset({0, 2}))  # 2: corruption found, and printed
             except ProgramFailed as error:
-                if error.status != 2:  # 2: corruption found; anything else: it could not look
-                    raise UnfitError("pg_amcheck could not check the indexes", detail=error.detail) from None
-                invalid.append(error.stderr or "pg_amcheck reports corruption")
+                raise UnfitError("pg_amcheck could not check the indexes", detail=error.detail) from None
+        invalid += [" ".join(block.split()) for block in _BLOCK.split(report.decode(errors="replace")) if block.strip()]
         return not invalid, some(invalid) if invalid else "pg_amcheck: no corruption", _TAKE_ANOTHER
 
     def sequences(self) -> Answer:
@@ -239,11 +251,22 @@ class Comparison:
         return True, f"the source's indexes need a REINDEX: {some(wrong)}" if wrong else "agree", ""
 
     def application(self) -> Answer:
-        """The application's role connects to each database that it could connect to in the source."""
+        """The application's role connects to each database that it could connect to in the source.
+
+        Which those are is in the databases' rights, and that they are the source's is a finding of its own.
+        """
         role = self._settings.verify_backup.application_role or ""
-        names = {query.database for query in self._settings.verify_backup.queries}
+        with connect(self._parameters) as connection:
+            allowed = connection.execute(
+                "SELECT d.datname FROM pg_catalog.pg_database AS d JOIN pg_catalog.pg_roles AS r ON r.rolname = %s"
+                " WHERE pg_catalog.has_database_privilege(r.oid, d.oid, 'CONNECT')",
+                (role,),
+            ).fetchall()
+        names = {query.database for query in self._settings.verify_backup.queries} or {row[0] for row in allowed}
+        if not allowed:
+            return False, f"{role} may connect to no database", "look at the role's grants in globals.sql"
         for entry in self._manifest.databases:
-            if names and entry.name not in names:
+            if entry.name not in names:
                 continue
             refusal = self._try(role, entry.name, lambda connection: connection.execute("SELECT 1"))
             if refusal:
@@ -281,9 +304,11 @@ class Comparison:
     def _hashes_compare(self) -> bool:
         return self._same_major and self._manifest.hash_version == HASH_VERSION
 
-    def _differences(self, wanted: Content, found: Content | None) -> Iterator[str]:
+    def _differences(self, wanted: Content, found: Content | _Unreadable | None) -> Iterator[str]:
         if found is None:
             yield "is missing"
+        elif isinstance(found, _Unreadable):
+            yield f"cannot be read: {found.reason}"
         elif found.rows != wanted.rows:
             yield f"{found.rows} rows, the source had {wanted.rows}"
         elif self._hashes_compare and found.hash != wanted.hash:
@@ -294,7 +319,7 @@ class Comparison:
             with connect(self._parameters, entry.name) as connection:
                 yield entry, connection
 
-    def _contents_of(self, entry: Database) -> Mapping[tuple[str, str], Content]:
+    def _contents_of(self, entry: Database) -> Mapping[tuple[str, str], Content | _Unreadable]:
         """Fingerprint the restored tables that the manifest has fingerprints of, largest first, in parallel."""
         wanted = {(table.schema_name, table.name) for table in entry.tables if table.content is not None}
         with connect(self._parameters, entry.name) as connection:
@@ -302,7 +327,7 @@ class Comparison:
         work: queue.SimpleQueue[TableSource] = queue.SimpleQueue()
         for table in sorted(tables, key=lambda one: one.bytes, reverse=True):
             work.put(table)
-        contents: dict[tuple[str, str], Content] = {}
+        contents: dict[tuple[str, str], Content | _Unreadable] = {}
         errors: list[Exception] = []
         threads = [
             threading.Thread(target=self._read_contents, args=(entry.name, work, contents, errors), daemon=True)
@@ -320,7 +345,7 @@ class Comparison:
         self,
         database: str,
         work: queue.SimpleQueue[TableSource],
-        contents: dict[tuple[str, str], Content],
+        contents: dict[tuple[str, str], Content | _Unreadable],
         errors: list[Exception],
     ) -> None:
         try:
@@ -330,7 +355,11 @@ class Comparison:
                         table = work.get_nowait()
                     except queue.Empty:
                         return
-                    contents[table.schema_name, table.name] = describe.content(connection, table)
+                    try:
+                        found: Content | _Unreadable = describe.content(connection, table)
+                    except _CORRUPT as error:
+                        found = _Unreadable(str(error).strip())
+                    contents[table.schema_name, table.name] = found
         except Exception as error:  # noqa: BLE001 - handed over to the thread that waits
             errors.append(error)
 

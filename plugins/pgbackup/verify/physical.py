@@ -31,7 +31,7 @@ def replay(site: Site, manifest: Manifest, server: ThrowAwayServer) -> Answer:
     target = marked_target(manifest)
     end = target or Lsn.parse(manifest.stop_lsn or "")
     refuse_tablespace_creation(site.runner, server, manifest)
-    server.adopt(recovery_settings(manifest, end))
+    server.adopt(recovery_settings(site.runner, server, manifest, end))
     try:
         with server.running(timeout=RECOVERY_TIMEOUT):
             pass

@@ -122,6 +122,49 @@ WITH member AS (
     UNION ALL
     SELECT 'large objects', ROW(m.oid, pg_catalog.pg_get_userbyid(m.lomowner))::text FROM pg_catalog.pg_largeobject_metadata AS m
     UNION ALL
+    SELECT 'sequence settings', ROW(r.nspname, r.relname, pg_catalog.format_type(q.seqtypid, NULL), q.seqstart, q.seqincrement,
+                                    q.seqmin, q.seqmax, q.seqcache, q.seqcycle)::text
+    FROM pg_catalog.pg_sequence AS q JOIN relation AS r ON r.oid = q.seqrelid
+    UNION ALL
+    SELECT 'casts', ROW(pg_catalog.format_type(k.castsource, NULL), pg_catalog.format_type(k.casttarget, NULL),
+                        k.castfunc::pg_catalog.regprocedure, k.castcontext, k.castmethod)::text
+    FROM pg_catalog.pg_cast AS k
+    WHERE k.oid >= 16384
+      AND NOT EXISTS (SELECT FROM member WHERE classid = 'pg_catalog.pg_cast'::pg_catalog.regclass AND objid = k.oid)
+    UNION ALL
+    SELECT 'operator classes', ROW(s.nspname, o.opcname, a.amname, pg_catalog.format_type(o.opcintype, NULL), o.opcdefault)::text
+    FROM pg_catalog.pg_opclass AS o
+    JOIN space AS s ON s.oid = o.opcnamespace
+    JOIN pg_catalog.pg_am AS a ON a.oid = o.opcmethod
+    WHERE NOT EXISTS (SELECT FROM member WHERE classid = 'pg_catalog.pg_opclass'::pg_catalog.regclass AND objid = o.oid)
+    UNION ALL
+    SELECT 'text search configurations', ROW(s.nspname, c.cfgname)::text
+    FROM pg_catalog.pg_ts_config AS c JOIN space AS s ON s.oid = c.cfgnamespace
+    WHERE NOT EXISTS (SELECT FROM member WHERE classid = 'pg_catalog.pg_ts_config'::pg_catalog.regclass AND objid = c.oid)
+    UNION ALL
+    SELECT 'foreign data wrappers', ROW(w.fdwname, pg_catalog.pg_get_userbyid(w.fdwowner))::text
+    FROM pg_catalog.pg_foreign_data_wrapper AS w
+    WHERE NOT EXISTS (SELECT FROM member
+                      WHERE classid = 'pg_catalog.pg_foreign_data_wrapper'::pg_catalog.regclass AND objid = w.oid)
+    UNION ALL
+    SELECT 'user mappings', ROW(m.usename, m.srvname)::text FROM pg_catalog.pg_user_mappings AS m
+    UNION ALL
+    SELECT 'database', ROW(pg_catalog.pg_get_userbyid(d.datdba), pg_catalog.pg_encoding_to_char(d.encoding), d.datlocprovider,
+                           d.datcollate, d.datctype,
+                           coalesce(pg_catalog.to_jsonb(d) ->> 'datlocale', pg_catalog.to_jsonb(d) ->> 'daticulocale'),
+                           d.datconnlimit, acl.texts, pg_catalog.shobj_description(d.oid, 'pg_database'))::text
+    FROM pg_catalog.pg_database AS d
+    CROSS JOIN LATERAL (
+        SELECT pg_catalog.array_agg(t ORDER BY t COLLATE "C")
+        FROM pg_catalog.aclexplode(coalesce(d.datacl, pg_catalog.acldefault('d', d.datdba))) AS x,
+             pg_catalog.concat_ws(' ', x.grantee::pg_catalog.regrole, x.privilege_type, x.is_grantable) AS t
+    ) AS acl (texts)
+    WHERE d.datname = pg_catalog.current_database()
+    UNION ALL
+    SELECT 'database settings', ROW(pg_catalog.pg_get_userbyid(nullif(g.setrole, 0)), c)::text
+    FROM pg_catalog.pg_db_role_setting AS g, pg_catalog.unnest(g.setconfig) AS c
+    WHERE g.setdatabase = (SELECT d.oid FROM pg_catalog.pg_database AS d WHERE d.datname = pg_catalog.current_database())
+    UNION ALL
     SELECT 'comments', ROW(d.classoid::pg_catalog.regclass, d.objsubid > 0, d.description)::text
     FROM pg_catalog.pg_description AS d
     WHERE d.objoid >= 16384

@@ -1,0 +1,117 @@
+"""The physical base backup: equal to its source at the marked point, row for row, while the source is busy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from tests.support.site import with_settings
+from tests.support.source import Source
+from tests.support.traffic import Traffic
+
+from pgbackup.capture import capture_full, capture_night
+from pgbackup.domain.errors import PgBackupError
+from pgbackup.domain.ids import MANIFEST, SUMS, BackupId
+from pgbackup.domain.lsn import Lsn
+from pgbackup.domain.manifest import Manifest
+from pgbackup.domain.model import Kind, State, Verdict
+from pgbackup.domain.ports import Site
+from pgbackup.domain.sums import format_sums, parse_sums
+from pgbackup.verify import verify
+
+GRANT = "GRANT EXECUTE ON FUNCTION pg_switch_wal() TO backup"
+
+
+@pytest.fixture(scope="module")
+def busy() -> Iterator[Source]:
+    own = Source()
+    try:
+        own.load_sample("streamflix")
+        own.execute(GRANT)
+        yield own
+    finally:
+        own.remove()
+
+
+def content(site: Site, manifest: Manifest) -> tuple[Verdict | None, str]:
+    verification = verify(site, manifest.id, "local")
+    [detail] = [one.detail for one in verification.findings if one.name == "rows and contents equal the source"]
+    return verification.verdict, detail
+
+
+@pytest.mark.parametrize("round_", range(3))
+def test_a_base_of_a_busy_server_is_equal_at_its_marked_point(
+    busy: Source, site_for: Callable[..., Site], round_: int
+) -> None:
+    site = site_for(busy)
+    with Traffic(busy, "streamflix") as traffic:
+        full, base = capture_night(site, "streamflix")
+    assert traffic.transfers > 0
+    assert (full.kind, base.kind) == (Kind.FULL, Kind.BASE)
+    marked = {entry.name: entry.marked_lsn for entry in base.databases}
+    assert marked["streamflix"] is not None
+    assert Lsn.parse(base.stop_lsn or "") <= Lsn.parse(marked["streamflix"]) <= Lsn.parse(base.end_lsn or "")
+    verdict, detail = content(site, base)
+    assert verdict is Verdict.VERIFIED
+    assert "streamflix" not in detail, detail  # every one of its tables was compared
+    assert content(site, full)[0] is Verdict.VERIFIED
+
+
+def test_a_base_replayed_to_another_moment_is_rejected(busy: Source, site_for: Callable[..., Site]) -> None:
+    """The comparison must be able to fail: a later moment is not the snapshot's."""
+    site = site_for(busy)
+    with Traffic(busy, "streamflix"):
+        _, base = capture_night(site, "streamflix")
+    folder = site.settings.paths.backups / BackupId.parse(base.id).directory
+    shift(folder, base)
+    verdict, detail = content(site, base)
+    assert verdict is Verdict.REJECTED
+    assert "account" in detail or "transfer" in detail
+
+
+def shift(folder: Path, base: Manifest) -> None:
+    """Let the manifest of the base claim a moment between its marked point and the end of its WAL."""
+    marked = max(Lsn.parse(entry.marked_lsn or "0/0") for entry in base.databases)
+    later = Lsn((marked.position + 3 * Lsn.parse(base.end_lsn or "").position) // 4)
+    document = json.loads((folder / MANIFEST).read_text())
+    for entry in document["databases"]:
+        entry["marked_lsn"] = str(later)
+        entry["snapshot"] = entry["snapshot"].rpartition(":")[0] + ":"  # nor may the running transactions tell
+    text = json.dumps(document).encode()
+    (folder / MANIFEST).write_bytes(text)
+    digests = parse_sums((folder / SUMS).read_bytes(), source="the test")
+    (folder / SUMS).write_bytes(format_sums({**digests, MANIFEST: sha256(text).hexdigest()}))
+
+
+def test_a_flipped_byte_in_the_base_is_rejected(busy: Source, site_for: Callable[..., Site]) -> None:
+    site = site_for(busy)
+    _, base = capture_night(site, "streamflix")
+    path = site.settings.paths.backups / BackupId.parse(base.id).directory / "base.tar.zst.gpg"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 4
+    path.write_bytes(data)
+    assert verify(site, base.id, "local").verdict is Verdict.REJECTED
+
+
+def test_a_base_that_fails_does_not_cost_the_dump(busy: Source, site_for: Callable[..., Site]) -> None:
+    site = site_for(busy)
+    busy.execute("REVOKE EXECUTE ON FUNCTION pg_switch_wal() FROM backup")
+    try:
+        with pytest.raises(PgBackupError, match="right"):
+            capture_night(site, "streamflix")
+    finally:
+        busy.execute(GRANT)
+    states = {backup.kind: backup.state for backup in site.catalog.backups()}
+    assert states == {Kind.BASE: State.FAILED, Kind.FULL: State.CAPTURED}
+    assert not any(site.local.list("base/"))
+
+
+def test_base_can_be_switched_off(busy: Source, site_for: Callable[..., Site]) -> None:
+    site = site_for(busy)
+    options = site.settings.cluster("streamflix").full_backup.model_copy(update={"base": False})
+    [full] = capture_night(with_settings(site, full_backup=options), "streamflix")
+    assert full.kind is Kind.FULL
+    assert capture_full(site, "streamflix").kind is Kind.FULL
