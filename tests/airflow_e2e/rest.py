@@ -77,6 +77,11 @@ class Run:
         return f"{self.dag_id}/{self.run_id}"
 
     @property
+    def cluster(self) -> str:
+        """Whose DAG it is of."""
+        return self.dag_id.partition("_")[0]
+
+    @property
     def state(self) -> str | None:
         """Its state; None while there is no such run."""
         answer = self.rest._client.get(f"/api/v2{self.path}")

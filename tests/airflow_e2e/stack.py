@@ -24,7 +24,7 @@ from pgbackup.domain.ports import Site
 from pgbackup.domain.settings import Connection, Settings, parse_settings
 from tests.airflow_e2e.mailbox import LOGIN, Mailbox
 from tests.airflow_e2e.processes import end, living
-from tests.airflow_e2e.rest import Rest, eventually
+from tests.airflow_e2e.rest import Rest, Run, eventually
 from tests.support.keys import make_key
 from tests.support.source import LIBRARY, ROOT, SAMPLE, Source, free_port
 
@@ -152,14 +152,14 @@ class Stack:
         """What each component printed so far."""
         return {path.stem: path.read_text(errors="replace") for path in self.logs.iterdir()}
 
-    def mails(self, *words: str) -> list[str]:
-        """The texts of the mails whose subjects have all the words, oldest first."""
-        return [mail.text for mail in self.mailbox.mails if all(word in mail.subject for word in words)]
+    def wait_for_mail(self, run: Run, *words: str) -> str:
+        """Wait for a mail about this run whose subject has all the words; return its text."""
 
-    def wait_for_mail(self, *words: str, more_than: int = 0) -> str:
-        """Wait for the next mail whose subject has all the words."""
-        eventually(lambda: len(self.mails(*words)) > more_than, f"a mail about {words}")
-        return self.mails(*words)[-1]
+        def found() -> list[str]:
+            mails = [mail for mail in self.mailbox.mails if run.run_id in mail.text]
+            return [mail.text for mail in mails if all(word in mail.subject for word in (run.cluster, *words))]
+
+        return eventually(found, f"a mail about {run.owner}: {words}")[-1]
 
     def _start(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Start a component that dies with these tests. To be called by the main thread, which outlives them all."""

@@ -72,6 +72,8 @@ def preflight(site: Site, cluster: str) -> tuple[Finding, ...]:
         findings.append(_ask("client programs fit the server", lambda: _versions(site, connection)))
         findings.append(_ask("clocks agree", lambda: _clock(site, connection)))
         findings.extend(_rights(connection))
+        if settings.full_backup.base:
+            findings.append(_ask("WAL can be streamed", lambda: _replication(site, cluster)))
         findings.append(_ask("local repository has space", lambda: _space(site, cluster, connection)))
         databases = [name for name in describe.databases(connection) if name not in settings.exclude_databases]
     findings.extend(
@@ -105,6 +107,11 @@ def _server(connection: Connection) -> Answer:
 
 def _server_of(site: Site, cluster: str, database: str) -> Answer:
     with connect(site.connections(cluster), database):
+        return True, "", ""
+
+
+def _replication(site: Site, cluster: str) -> Answer:
+    with connect(site.connections(cluster).replace(replication="true"), pinned=False):
         return True, "", ""
 
 

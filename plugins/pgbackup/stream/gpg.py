@@ -154,7 +154,10 @@ class GpgKeyring:
             try:
                 output, _ = self._runner.run(_gpg(home, *_LOOPBACK, "--decrypt", secret=secret), feed=wrapped)
             except ProgramFailed as error:
+                self._check_passphrase(home, secret)
                 raise _unwrap_failure(error) from None
+        if not output:  # gpg is content with an input that ends inside its first packet
+            raise RefusedError("the wrapped passphrase is cut short", hint="verify another copy of this backup")
         return output
 
     def identities(self) -> tuple[str, ...]:
@@ -193,13 +196,21 @@ class GpgKeyring:
             try:
                 self._runner.run(_gpg(home, *_LOOPBACK, "--import", str(path), secret=secret))
             except ProgramFailed as error:
-                if "passphrase" in error.stderr:
-                    raise _wrong_passphrase(error) from None
                 raise UnfitError(
                     f"{path} is not a private key file",
                     detail=error.detail,
                     hint="gpg --armor --export-secret-keys WHO > FILE",
                 ) from None
+
+    def _check_passphrase(self, home: str, secret: bytes) -> None:
+        """Raise UnfitError when the passphrase opens our own keys not: gpg then only says that it has none."""
+        _, complaints = self._runner.run(
+            _gpg(home, *_LOOPBACK, "--export-secret-keys", secret=secret), ok=frozenset({0, 2})
+        )
+        if "passphrase" in complaints:
+            raise UnfitError(
+                "the private key's passphrase is wrong", detail=complaints, hint="see encryption.passphrase_file"
+            )
 
     @contextlib.contextmanager
     def _agent(self, home: str) -> Iterator[None]:
@@ -257,11 +268,9 @@ def parse_public_key(path: Path, lines: Sequence[str]) -> PublicKey:
 
 
 def _unwrap_failure(error: ProgramFailed) -> PgBackupError:
-    """Tell a wrong passphrase and a wrong key from a damaged file; gpg speaks English here (LC_ALL=C)."""
+    """Tell a wrong key from a damaged file; gpg speaks English here (LC_ALL=C)."""
     if error.by_signal or _INCAPABLE.search(error.stderr):
         return error
-    if "passphrase" in error.stderr:
-        return _wrong_passphrase(error)
     if "No secret key" in error.stderr:
         return WrongKeyError(
             "none of our private keys opens this backup",
@@ -270,12 +279,6 @@ def _unwrap_failure(error: ProgramFailed) -> PgBackupError:
         )
     return RefusedError(
         "the wrapped passphrase is damaged", detail=error.detail, hint="verify another copy of this backup"
-    )
-
-
-def _wrong_passphrase(error: ProgramFailed) -> UnfitError:
-    return UnfitError(
-        "the private key's passphrase is wrong", detail=error.detail, hint="see encryption.passphrase_file"
     )
 
 
