@@ -69,7 +69,7 @@ class ArgvWatch:
         self._thread.join()
 
     def _watch(self) -> None:
-        while not self._stop.wait(0.03):
+        while not self._stop.wait(0.05):
             for path in Path("/proc").glob("[0-9]*/cmdline"):
                 with contextlib.suppress(OSError):
                     self._look(path.read_bytes())

@@ -141,7 +141,7 @@ def test_a_dump_cut_at_any_point_does_not_decode(plain: Stored) -> None:
     for length in [*(len(data) * part // 14 for part in range(14)), len(data) - 1]:
         dump.write_bytes(data[:length])
         restate(plain.folder, plain=True)
-        assert plain.failures() == [named.DECODE], length
+        assert named.DECODE in plain.failures(), length
 
 
 def test_a_turned_bit_in_the_rows_of_a_dump_is_never_verified(plain: Stored) -> None:

@@ -14,16 +14,14 @@ from typing import Literal
 from pgbackup.capture.contents import ContentReader
 from pgbackup.capture.moments import Moment, Moments, all_moments
 from pgbackup.capture.session import Capture, capturing, holding
+from pgbackup.capture.source import Source, opened_source
 from pgbackup.capture.writer import BackupWriter
-from pgbackup.domain.errors import BusyError, ProgramFailed, UnfitError
+from pgbackup.domain.errors import BusyError, ProgramFailed
 from pgbackup.domain.ids import encode_database
-from pgbackup.domain.manifest import Database, Manifest, Server
-from pgbackup.domain.model import ConnectionParameters, Kind
+from pgbackup.domain.manifest import Database, Manifest
+from pgbackup.domain.model import Kind
 from pgbackup.domain.ports import Site
-from pgbackup.domain.settings import Cluster
 from pgbackup.postgres import describe, dump
-from pgbackup.postgres.connection import ProgramAccess, connect, program_access
-from pgbackup.postgres.programs import Programs, find_programs
 
 _GLOBALS = "globals.sql"
 
@@ -34,47 +32,38 @@ def capture_full(site: Site, cluster: str) -> Manifest:
     Returns once the backup is durable there and in the catalog. Raises BusyError while another backup of the cluster
     runs; after any error nothing is left that looks like a backup.
     """
-    settings = site.settings.cluster(cluster)
-    parameters = site.connections(cluster)
-    with holding(site, cluster), capturing(site, cluster, Kind.FULL) as capture:
-        with connect(parameters) as connection:
-            server = describe.server(connection)
-        programs, _ = fitting_programs(site, server)
-        with (
-            program_access(parameters) as access,
-            all_moments(parameters, settings, programs, site.runner, access) as moments,
-        ):
-            capture.manifest = dump_moments(site, settings, parameters, capture, access, moments)
+    with holding(site, cluster):
+        return take_full(site, cluster)
+
+
+def take_full(site: Site, cluster: str) -> Manifest:
+    """Do the same for a cluster that the caller holds."""
+    with (
+        capturing(site, cluster, Kind.FULL) as capture,
+        opened_source(site, cluster) as source,
+        all_moments(source, site.runner) as moments,
+    ):
+        capture.manifest = dump_moments(site, source, capture, moments)
     return capture.manifest
 
 
-def dump_moments(
-    site: Site,
-    settings: Cluster,
-    parameters: ConnectionParameters,
-    capture: Capture,
-    access: ProgramAccess,
-    moments: Moments,
-) -> Manifest:
+def dump_moments(site: Site, source: Source, capture: Capture, moments: Moments) -> Manifest:
     """Dump each database at its moment, fingerprints beside it; commit; return the manifest."""
-    with connect(parameters) as connection:
-        server = describe.server(connection)
-        roles, bootstrap = describe.roles(connection)
-    programs, client_version = fitting_programs(site, server)
+    roles, bootstrap = describe.roles(source.connection)
     writer = BackupWriter(site, capture.id)
     writer.put(_GLOBALS, moments.globals)
-    dumper = _Dumper(site, settings, parameters, programs, access, writer, capture)
+    dumper = _Dumper(site, source, writer, capture)
     entries = tuple(dumper.dump(moment) for moment in moments.databases)
     manifest = Manifest(
         id=str(capture.id),
         kind=Kind.FULL,
         cluster=capture.id.cluster,
-        server=server,
-        client_version=client_version,
+        server=source.server,
+        client_version=source.client_version,
         started_at=capture.started_at,
         finished_at=site.clock(),
         backup_time=min((moment.snapshot.moment for moment in moments.databases), default=capture.started_at),
-        fingerprints=settings.fingerprints.enabled,
+        fingerprints=source.settings.fingerprints.enabled,
         encrypted=bool(site.keyring.suffix),
         recipients=writer.recipients,
         roles=roles,
@@ -90,39 +79,29 @@ def dump_moments(
 class _Dumper:
     """What the dumps of one backup share."""
 
-    def __init__(
-        self,
-        site: Site,
-        settings: Cluster,
-        parameters: ConnectionParameters,
-        programs: Programs,
-        access: ProgramAccess,
-        writer: BackupWriter,
-        capture: Capture,
-    ) -> None:
+    def __init__(self, site: Site, source: Source, writer: BackupWriter, capture: Capture) -> None:
         self._site = site
-        self._settings = settings
-        self._parameters = parameters
-        self._programs = programs
-        self._access = access
+        self._source = source
         self._writer = writer
         self._spool = site.spool / str(capture.id)
 
     def dump(self, moment: Moment) -> Database:
         """Dump one database and fingerprint it beside the dump, in the same snapshot."""
-        reader = ContentReader(self._parameters, moment.database, moment.snapshot, self._settings.fingerprints)
+        reader = ContentReader(
+            self._source.parameters, moment.database, moment.snapshot, self._source.settings.fingerprints
+        )
         with reader, _lock_waits(moment.database):
             name = self._store(moment)
             tables, large_objects = reader.result()
-        layout: Literal["custom", "directory"] = "directory" if self._settings.full_backup.jobs > 1 else "custom"
+        layout: Literal["custom", "directory"] = "directory" if self._source.settings.full_backup.jobs > 1 else "custom"
         return moment.entry(file=name, layout=layout, tables=tables, large_objects=large_objects)
 
     def _store(self, moment: Moment) -> str:
-        options = self._settings.full_backup
+        options = self._source.settings.full_backup
         command = partial(
             dump.dump_database,
-            self._programs,
-            self._access,
+            self._source.programs,
+            self._source.access,
             moment.database,
             snapshot_id=moment.snapshot.id,
             compression=options.compression,
@@ -152,16 +131,3 @@ def _lock_waits(database: str) -> Iterator[None]:
             detail=error.detail,
             hint="TRUNCATE, ALTER TABLE or VACUUM FULL waits for the backup's lock; it goes through now",
         ) from None
-
-
-def fitting_programs(site: Site, server: Server) -> tuple[Programs, str]:
-    """Return the client programs and their version; raises UnfitError when they are older than the server."""
-    programs = find_programs(site.settings.paths.postgres_bin, major=server.version // 10000)
-    version = programs.version(site.runner)
-    if int(version.split(".")[0]) < server.version // 10000:
-        raise UnfitError(
-            f"pg_dump {version} is older than the server ({server.version_text})",
-            detail=f"programs in {programs.folder}",
-            hint=f"install postgresql-client-{server.version // 10000}, or set paths.postgres_bin",
-        )
-    return programs, version

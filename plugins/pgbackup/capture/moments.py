@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pgbackup.capture.source import Source
 from pgbackup.domain.errors import BusyError
 from pgbackup.domain.manifest import Content, Database, Table
 from pgbackup.domain.model import ConnectionParameters
 from pgbackup.domain.ports import Runner
 from pgbackup.domain.settings import Cluster
 from pgbackup.postgres import describe, dump
-from pgbackup.postgres.connection import ProgramAccess, connect
-from pgbackup.postgres.programs import Programs
+from pgbackup.postgres.connection import connect
 from pgbackup.postgres.snapshot import Snapshot, locked_snapshot
 
 log = logging.getLogger(__name__)
@@ -62,20 +62,18 @@ class Moments:
 
 
 @contextlib.contextmanager
-def all_moments(
-    parameters: ConnectionParameters, settings: Cluster, programs: Programs, runner: Runner, access: ProgramAccess
-) -> Iterator[Moments]:
+def all_moments(source: Source, runner: Runner) -> Iterator[Moments]:
     """Lock and snapshot every database within seconds, hold them until the block ends (docs/decisions/0001).
 
     Raises BusyError when roles or tablespaces don't stay the same for that long.
     """
-    with connect(parameters) as connection:
-        names = [name for name in describe.databases(connection) if name not in settings.exclude_databases]
+    excluded = source.settings.exclude_databases
+    names = [name for name in describe.databases(source.connection) if name not in excluded]
     for _ in range(_GLOBALS_TRIES):
         with contextlib.ExitStack() as held:
-            before = _globals(parameters, programs, runner, access)
-            moments = tuple(held.enter_context(_moment(parameters, settings, name)) for name in names)
-            after = _globals(parameters, programs, runner, access)
+            before = _globals(source, runner)
+            moments = tuple(held.enter_context(_moment(source.parameters, source.settings, name)) for name in names)
+            after = _globals(source, runner)
             if dump.same_globals(before, after):
                 yield Moments(moments, after)
                 return
@@ -83,9 +81,8 @@ def all_moments(
     raise BusyError("roles or tablespaces keep changing", hint="what creates and drops roles this fast?")
 
 
-def _globals(parameters: ConnectionParameters, programs: Programs, runner: Runner, access: ProgramAccess) -> bytes:
-    maintenance = parameters.keywords.get("dbname", "postgres")
-    output, _ = runner.run(dump.dump_globals(programs, access, maintenance))
+def _globals(source: Source, runner: Runner) -> bytes:
+    output, _ = runner.run(dump.dump_globals(source.programs, source.access, source.database))
     return output
 
 

@@ -13,21 +13,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pgbackup.capture.full import capture_full, dump_moments, fitting_programs
+from pgbackup.capture.full import capture_full, dump_moments, take_full
 from pgbackup.capture.marks import find_marks
 from pgbackup.capture.moments import Moments, all_moments
 from pgbackup.capture.session import Capture, capturing, holding
+from pgbackup.capture.source import Source, opened_source
 from pgbackup.capture.writer import BackupWriter
 from pgbackup.domain.errors import PgBackupError, UnfitError
 from pgbackup.domain.lsn import Lsn
-from pgbackup.domain.manifest import Database, Manifest, Server
-from pgbackup.domain.model import Command, ConnectionParameters, Kind
+from pgbackup.domain.manifest import Database, Manifest
+from pgbackup.domain.model import Command, Kind
 from pgbackup.domain.ports import Site
-from pgbackup.domain.settings import Cluster
-from pgbackup.postgres import describe
-from pgbackup.postgres.connection import Connection, ProgramAccess, connect, program_access
 from pgbackup.postgres.physical import WalRange, base_backup, read_backup_manifest
-from pgbackup.postgres.programs import Programs
 from pgbackup.postgres.wal_stream import WalStream, streaming_wal
 
 log = logging.getLogger(__name__)
@@ -35,24 +32,6 @@ log = logging.getLogger(__name__)
 _SNAPSHOT_TRIES = 8
 _COMMON_TRIES = 3
 _BACKUP_MANIFEST = "backup_manifest"
-
-
-@dataclass(frozen=True)
-class _Source:
-    """The protected server, and how this capture reaches it."""
-
-    settings: Cluster
-    parameters: ConnectionParameters
-    server: Server
-    programs: Programs
-    client_version: str
-    access: ProgramAccess
-    connection: Connection
-
-    @property
-    def database(self) -> str:
-        """The database that replication connections name."""
-        return self.parameters.keywords.get("dbname", "postgres")
 
 
 @dataclass(frozen=True)
@@ -72,21 +51,22 @@ def capture_night(site: Site, cluster: str) -> tuple[Manifest, ...]:
     """
     if not site.settings.cluster(cluster).full_backup.base:
         return (capture_full(site, cluster),)
-    with holding(site, cluster), _source(site, cluster) as source:
+    with holding(site, cluster):
         taken: list[Manifest] = []
         try:
-            base = _take_both(site, cluster, source, taken)
+            base = _take_both(site, cluster, taken)
         except PgBackupError:
             if not taken:
                 log.exception("the base backup of %s failed; the dump is taken without it", cluster)
-                _take_full(site, cluster, source)
+                take_full(site, cluster)
             raise
     return taken[0], base
 
 
-def _take_both(site: Site, cluster: str, source: _Source, taken: list[Manifest]) -> Manifest:
+def _take_both(site: Site, cluster: str, taken: list[Manifest]) -> Manifest:
     with (
         capturing(site, cluster, Kind.BASE) as base,
+        opened_source(site, cluster) as source,
         _spool(site, base) as spool,
         streaming_wal(
             source.programs, site.runner, source.access, source.connection, source.database, spool / "wal"
@@ -98,30 +78,11 @@ def _take_both(site: Site, cluster: str, source: _Source, taken: list[Manifest])
             stream.end()
             _keep_wal(writer, stream)
             with capturing(site, cluster, Kind.FULL) as full:
-                full.manifest = dump_moments(
-                    site, source.settings, source.parameters, full, source.access, marked.moments
-                )
+                full.manifest = dump_moments(site, source, full, marked.moments)
             taken.append(full.manifest)
         base.manifest = _base_manifest(site, base, writer, wal, full.manifest, marked)
         writer.commit(base.manifest)
     return base.manifest
-
-
-def _take_full(site: Site, cluster: str, source: _Source) -> None:
-    with (
-        capturing(site, cluster, Kind.FULL) as full,
-        all_moments(source.parameters, source.settings, source.programs, site.runner, source.access) as moments,
-    ):
-        full.manifest = dump_moments(site, source.settings, source.parameters, full, source.access, moments)
-
-
-@contextlib.contextmanager
-def _source(site: Site, cluster: str) -> Iterator[_Source]:
-    settings, parameters = site.settings.cluster(cluster), site.connections(cluster)
-    with connect(parameters) as connection, program_access(parameters) as access:
-        server = describe.server(connection)
-        programs, version = fitting_programs(site, server)
-        yield _Source(settings, parameters, server, programs, version, access, connection)
 
 
 @contextlib.contextmanager
@@ -134,7 +95,7 @@ def _spool(site: Site, capture: Capture) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _take_base(site: Site, source: _Source, writer: BackupWriter, folder: Path) -> WalRange:
+def _take_base(site: Site, source: Source, writer: BackupWriter, folder: Path) -> WalRange:
     """Run pg_basebackup into the spool, store its files one by one, each removed as it is stored."""
     site.runner.run(base_backup(source.programs, source.access, source.database, folder, compress=True, parent=None))
     wal = read_backup_manifest(folder / _BACKUP_MANIFEST)
@@ -153,10 +114,10 @@ def _take_base(site: Site, source: _Source, writer: BackupWriter, folder: Path) 
 
 
 @contextlib.contextmanager
-def _marked_moments(site: Site, source: _Source, stream: WalStream, wal: WalRange) -> Iterator[_Marked]:
+def _marked_moments(site: Site, source: Source, stream: WalStream, wal: WalRange) -> Iterator[_Marked]:
     """Take snapshots until all share one marked point, then until each has one; at last go on with what there is."""
     for attempt in range(1, _SNAPSHOT_TRIES + 1):
-        with all_moments(source.parameters, source.settings, source.programs, site.runner, source.access) as moments:
+        with all_moments(source, site.runner) as moments:
             closed = stream.close_segment()
             marks = find_marks(source.programs, site.runner, stream, wal, moments, closed)
             complete = len(marks) == len(moments.databases)

@@ -9,7 +9,7 @@ from functools import partial
 
 import psycopg
 
-from pgbackup.capture.full import fitting_programs
+from pgbackup.capture.source import fitting_programs
 from pgbackup.domain.errors import PgBackupError
 from pgbackup.domain.findings import Answer, timed
 from pgbackup.domain.model import Finding, State

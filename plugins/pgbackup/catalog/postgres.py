@@ -275,6 +275,10 @@ def _explained() -> Iterator[None]:
         raise UnavailableError(
             "the catalog does not answer", detail=str(error).strip(), hint="is its server running?"
         ) from None
+    except psycopg.errors.ReadOnlySqlTransaction as error:
+        raise UnavailableError(
+            "the catalog is read-only", detail=str(error).strip(), hint="is its server a standby since a failover?"
+        ) from None
     except psycopg.errors.InsufficientPrivilege as error:
         raise UnfitError(
             "no right to use the catalog",

@@ -11,7 +11,14 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import TupleRow
 
-from pgbackup.domain.errors import ConfigurationError, PermanentError, PgBackupError, UnavailableError, UnfitError
+from pgbackup.domain.errors import (
+    ConfigurationError,
+    PermanentError,
+    PgBackupError,
+    ProgramFailed,
+    UnavailableError,
+    UnfitError,
+)
 from pgbackup.domain.model import ConnectionParameters
 from pgbackup.scratch import private_folder
 
@@ -73,6 +80,12 @@ def server_errors(server: str) -> Iterator[None]:
     """Turn what the driver raises inside the block into our errors, so that a retry knows whether it can help."""
     try:
         yield
+    except ProgramFailed as error:
+        if "permission denied" not in error.stderr:
+            raise
+        raise UnfitError(
+            f"a right is missing on {server}", detail=error.detail, hint="`pgbackup doctor` lists the rights"
+        ) from None
     except (psycopg.OperationalError, psycopg.InterfaceError) as error:
         raise UnavailableError(
             f"the connection to {server} was lost",

@@ -51,7 +51,8 @@ def locked_snapshot(parameters: ConnectionParameters, database: str, *, lock_tim
         milliseconds = int(lock_timeout.total_seconds() * 1000)
         connection.execute("SELECT pg_catalog.set_config('lock_timeout', %s, false)", (str(milliseconds),))
         for _ in range(_TRIES):
-            snapshot = _try_snapshot(connection, database)
+            with _lock_waits(database):
+                snapshot = _try_snapshot(connection)
             if snapshot is not None:
                 break
             connection.execute("ROLLBACK")
@@ -64,7 +65,20 @@ def locked_snapshot(parameters: ConnectionParameters, database: str, *, lock_tim
         connection.execute("ROLLBACK")
 
 
-def _try_snapshot(connection: Connection, database: str) -> Snapshot | None:
+@contextlib.contextmanager
+def _lock_waits(database: str) -> Iterator[None]:
+    """Say who made us wait too long; asking a locked table for its size waits as well."""
+    try:
+        yield
+    except psycopg.errors.LockNotAvailable as error:
+        raise BusyError(
+            f"a table of database {database!r} stayed locked by somebody else",
+            detail=str(error).strip(),
+            hint="look for ACCESS EXCLUSIVE locks in pg_locks; full_backup.lock_timeout says how long to wait",
+        ) from None
+
+
+def _try_snapshot(connection: Connection) -> Snapshot | None:
     before = tables(connection)
     before_lsn = _position(connection)
     connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
@@ -74,12 +88,6 @@ def _try_snapshot(connection: Connection, database: str) -> Snapshot | None:
             connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(names))
     except _LOCKS_GONE:
         return None
-    except psycopg.errors.LockNotAvailable as error:
-        raise BusyError(
-            f"a table of database {database!r} stayed locked by somebody else",
-            detail=str(error).strip(),
-            hint="look for ACCESS EXCLUSIVE locks in pg_locks; full_backup.lock_timeout says how long to wait",
-        ) from None
     row = connection.execute(
         "SELECT pg_catalog.pg_export_snapshot(), pg_catalog.pg_current_snapshot()::text,"
         f" ({_POSITION})::text, pg_catalog.clock_timestamp()"

@@ -39,7 +39,7 @@ _VIOLATIONS = "violated_foreign_keys.json"
 
 
 def check_files(site: Site, attempt: Attempt) -> tuple[Finding, ...]:
-    """Fetch every object, compare checksums, decrypt; then decode each dump to its end."""
+    """Fetch every object, compare checksums, decrypt; unpack a physical backup and compare its files."""
     store = site.repositories[attempt.repository]
     with held(attempt), _recorded(site, attempt, FILES) as found:
         empty(attempt)
@@ -57,15 +57,13 @@ def check_files(site: Site, attempt: Attempt) -> tuple[Finding, ...]:
             found, named.DECRYPT, lambda: _decrypt(site, store, description, attempt.files)
         ):
             return tuple(found)
-        if description.manifest.kind is Kind.FULL:
-            _note(found, named.DECODE, lambda: _decode(site, description.manifest, attempt))
-        else:
+        if description.manifest.kind is not Kind.FULL:
             _note(found, named.MANIFEST_FILES, lambda: unpack(site, description.manifest, attempt))
     return tuple(found)
 
 
 def check_restore(site: Site, attempt: Attempt) -> tuple[Finding, ...]:
-    """Restore globals and databases into a new throw-away server, and leave it stopped."""
+    """Restore globals and databases into a new throw-away server, or replay a physical backup; leave it stopped."""
     manifest = _manifest(site, attempt)
     server = server_for(site, manifest, attempt.server)
     jobs = site.settings.cluster(manifest.cluster).verify_backup.jobs
@@ -74,8 +72,14 @@ def check_restore(site: Site, attempt: Attempt) -> tuple[Finding, ...]:
             _note(found, named.RECOVERY, lambda: replay(site, manifest, server))
             return tuple(found)
         server.create()
-        with server.running() as parameters:
-            _note(found, named.RESTORE, lambda: _restore(site, manifest, attempt, server, parameters, jobs))
+        with server.running() as parameters, ThreadPoolExecutor(max_workers=1) as pool:
+            # The dumps are decoded beside the restore: it waits for the server more often than for a processor.
+            decoded: list[Finding] = []
+            decoding = pool.submit(_note, decoded, named.DECODE, lambda: _decode(site, manifest, attempt))
+            restored: list[Finding] = []
+            _note(restored, named.RESTORE, lambda: _restore(site, manifest, attempt, server, parameters, jobs))
+            decoding.result()
+            found.extend(decoded + restored)
     return tuple(found)
 
 

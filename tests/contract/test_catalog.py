@@ -1,0 +1,392 @@
+"""The catalog: what it remembers, who may hold a cluster, and how its schema grows."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import psycopg
+import pytest
+from tests.support.manifests import MOMENT, manifest
+from tests.support.source import ROOT, Source
+
+from pgbackup.catalog import PostgresCatalog
+from pgbackup.catalog.postgres import migrations
+from pgbackup.domain.errors import BusyError, PgBackupError, RefusedError, UnavailableError, UnfitError
+from pgbackup.domain.manifest import Manifest
+from pgbackup.domain.model import Backup, CopyState, Finding, Kind, State, Verdict, Verification
+
+MINUTE = timedelta(minutes=1)
+DONE = MOMENT + 10 * MINUTE
+
+
+@pytest.fixture
+def catalog(catalog_dsn: str) -> PostgresCatalog:
+    return PostgresCatalog(lambda: psycopg.connect(catalog_dsn, autocommit=True))
+
+
+def begin(catalog: PostgresCatalog, document: Manifest, owner: str = "o") -> str:
+    catalog.begin(document.id, cluster=document.cluster, kind=document.kind, owner=owner, now=MOMENT)
+    return document.id
+
+
+def capture(catalog: PostgresCatalog, document: Manifest | None = None) -> str:
+    document = document or manifest()
+    begin(catalog, document)
+    catalog.captured(document, repository="local", now=DONE)
+    return document.id
+
+
+def conclude(catalog: PostgresCatalog, backup_id: str, verdict: Verdict | None, repository: str = "local") -> int:
+    attempt = catalog.begin_verification(backup_id, repository=repository, owner="o", now=MOMENT)
+    catalog.conclude(backup_id, repository=repository, attempt=attempt, verdict=verdict, reason="r", now=DONE)
+    return attempt
+
+
+def known(catalog: PostgresCatalog, backup_id: str) -> Backup:
+    backup = catalog.backup(backup_id)
+    assert backup is not None
+    return backup
+
+
+# ---------------------------------------------------------------------------------------------------- what happened
+
+
+def test_a_capture_goes_from_running_to_captured(catalog: PostgresCatalog) -> None:
+    document = manifest()
+    backup_id = begin(catalog, document, owner="dag/run")
+    running = known(catalog, backup_id)
+    assert (running.state, running.owner, running.backup_time, running.copies) == (State.RUNNING, "dag/run", None, ())
+    catalog.captured(document, repository="local", now=DONE)
+    captured = known(catalog, backup_id)
+    assert (captured.state, captured.bytes, captured.backup_time) == (State.CAPTURED, 100, document.backup_time)
+    assert captured.started_at == MOMENT
+    assert [(copy.repository, copy.state, copy.stored_at) for copy in captured.copies] == [
+        ("local", CopyState.STORED, DONE)
+    ]
+
+
+def test_the_protocol_s_query_works(catalog: PostgresCatalog, catalog_dsn: str) -> None:
+    begin(catalog, manifest(moment=MOMENT + 60 * MINUTE))
+    capture(catalog)
+    capture(catalog, manifest(moment=MOMENT - 60 * MINUTE))
+    with psycopg.connect(catalog_dsn) as connection:
+        row = connection.execute("SELECT MAX(backup_time) FROM backup_log").fetchone()
+    assert row == (manifest().backup_time,)
+
+
+def test_the_manifest_is_kept_whole(catalog: PostgresCatalog, catalog_dsn: str) -> None:
+    backup_id = capture(catalog)
+    with psycopg.connect(catalog_dsn) as connection:
+        row = connection.execute("SELECT manifest FROM backup_log WHERE id = %s", (backup_id,)).fetchone()
+    assert row is not None
+    assert Manifest.model_validate(row[0]) == manifest()
+
+
+def test_only_what_runs_can_fail(catalog: PostgresCatalog) -> None:
+    backup_id = begin(catalog, manifest())
+    catalog.failed(backup_id, error="the server went away", now=DONE)
+    failed = known(catalog, backup_id)
+    assert (failed.state, failed.error, failed.finished_at) == (State.FAILED, "the server went away", DONE)
+    other = capture(catalog, manifest(moment=MOMENT + MINUTE))
+    catalog.failed(other, error="too late", now=DONE)
+    assert (known(catalog, other).state, known(catalog, other).error) == (State.CAPTURED, None)
+
+
+def test_what_failed_can_turn_out_to_be_whole(catalog: PostgresCatalog) -> None:
+    document = manifest()
+    backup_id = begin(catalog, document)
+    catalog.failed(backup_id, error="killed", now=DONE)
+    catalog.captured(document, repository="local", now=DONE)
+    assert (known(catalog, backup_id).state, known(catalog, backup_id).error) == (State.CAPTURED, None)
+
+
+def test_an_id_is_used_once(catalog: PostgresCatalog) -> None:
+    begin(catalog, manifest())
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        begin(catalog, manifest())
+
+
+def test_backups_come_newest_first_by_cluster_and_state(catalog: PostgresCatalog) -> None:
+    first, second = capture(catalog), capture(catalog, manifest(moment=MOMENT + MINUTE))
+    other = capture(catalog, manifest("other"))
+    conclude(catalog, first, Verdict.VERIFIED)
+    assert {backup.id for backup in catalog.backups()} == {first, second, other}
+    assert {backup.id for backup in catalog.backups("streamflix")} == {first, second}
+    verified = frozenset({State.VERIFIED})
+    assert [backup.id for backup in catalog.backups(states=verified)] == [first]
+    assert catalog.backups("other", states=verified) == ()
+    assert catalog.backups("none") == catalog.backups(states=frozenset()) == ()
+    assert catalog.backup("none") is None
+
+
+# ---------------------------------------------------------------------------------------------------- verifications
+
+
+@pytest.mark.parametrize(
+    ("verdict", "state", "copy"),
+    [
+        (Verdict.VERIFIED, State.VERIFIED, CopyState.VERIFIED),
+        (Verdict.REJECTED, State.REJECTED, CopyState.DAMAGED),
+        (None, State.CAPTURED, CopyState.STORED),
+    ],
+)
+def test_a_verdict_moves_backup_and_copy(
+    catalog: PostgresCatalog, verdict: Verdict | None, state: State, copy: CopyState
+) -> None:
+    backup_id = capture(catalog)
+    conclude(catalog, backup_id, verdict)
+    backup = known(catalog, backup_id)
+    assert (backup.state, backup.copies[0].state) == (state, copy)
+    assert backup.copies[0].verified_at == (DONE if verdict is Verdict.VERIFIED else None)
+
+
+def test_the_last_verdict_counts(catalog: PostgresCatalog) -> None:
+    backup_id = capture(catalog)
+    for verdict, state in [
+        (Verdict.VERIFIED, State.VERIFIED),
+        (Verdict.REJECTED, State.REJECTED),
+        (None, State.REJECTED),
+        (Verdict.VERIFIED, State.VERIFIED),
+    ]:
+        conclude(catalog, backup_id, verdict)
+        assert known(catalog, backup_id).state is state
+
+
+def test_one_damaged_copy_does_not_reject_what_another_proves(catalog: PostgresCatalog) -> None:
+    backup_id = capture(catalog)
+    catalog.captured(manifest(), repository="eu", now=DONE)
+    conclude(catalog, backup_id, Verdict.VERIFIED)
+    conclude(catalog, backup_id, Verdict.REJECTED, repository="eu")
+    backup = known(catalog, backup_id)
+    assert backup.state is State.VERIFIED
+    assert {copy.repository: copy.state for copy in backup.copies} == {
+        "eu": CopyState.DAMAGED,
+        "local": CopyState.VERIFIED,
+    }
+
+
+def test_attempts_are_numbered_for_each_copy(catalog: PostgresCatalog) -> None:
+    backup_id = capture(catalog)
+    catalog.captured(manifest(), repository="eu", now=DONE)
+    assert [conclude(catalog, backup_id, Verdict.VERIFIED) for _ in range(3)] == [1, 2, 3]
+    assert conclude(catalog, backup_id, Verdict.VERIFIED, repository="eu") == 1
+
+
+def test_an_owner_takes_up_what_it_did_not_finish(catalog: PostgresCatalog) -> None:
+    backup_id = capture(catalog)
+
+    def open_as(owner: str) -> int:
+        return catalog.begin_verification(backup_id, repository="local", owner=owner, now=MOMENT)
+
+    assert [open_as("a"), open_as("a"), open_as("b"), open_as("a")] == [1, 1, 2, 1]
+    catalog.conclude(backup_id, repository="local", attempt=1, verdict=None, reason="no space", now=DONE)
+    assert open_as("a") == 1
+    reopened = catalog.verification(backup_id, repository="local", attempt=1)
+    assert reopened is not None
+    assert (reopened.finished_at, reopened.reason) == (None, "")
+    catalog.conclude(backup_id, repository="local", attempt=1, verdict=Verdict.VERIFIED, reason="", now=DONE)
+    assert open_as("a") == 3
+
+
+def test_attempts_opened_at_once_have_numbers_of_their_own(catalog: PostgresCatalog) -> None:
+    backup_id = capture(catalog)
+    numbers: list[int] = []
+
+    def open_one(owner: str) -> None:
+        numbers.append(catalog.begin_verification(backup_id, repository="local", owner=owner, now=MOMENT))
+
+    threads = [threading.Thread(target=open_one, args=(f"owner {number}",)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(numbers) == list(range(1, 9))
+
+
+def test_an_unknown_backup_cannot_be_verified(catalog: PostgresCatalog) -> None:
+    with pytest.raises(RefusedError, match="no backup"):
+        catalog.begin_verification("streamflix_20260101_000000_full", repository="local", owner="o", now=MOMENT)
+
+
+def test_findings_are_kept_by_step_in_their_order(catalog: PostgresCatalog) -> None:
+    backup_id = capture(catalog)
+    attempt = catalog.begin_verification(backup_id, repository="local", owner="o", now=MOMENT)
+
+    def find(step: str, *findings: Finding) -> None:
+        catalog.found(backup_id, repository="local", attempt=attempt, step=step, findings=findings)
+
+    first, wrong = Finding("z", True, 0.5, "d", ""), Finding("a", False, 1.0, "d'é\n", "h")
+    find("files", wrong)
+    find("files", first, wrong)
+    find("restore", Finding("m", True, 0))
+    find("contents")
+    found = catalog.verification(backup_id, repository="local")
+    assert found is not None
+    assert found.findings == (first, wrong, Finding("m", True, 0))
+    assert catalog.verifications(backup_id) == (found,)
+    assert catalog.verification(backup_id, repository="eu") is None
+
+
+def test_what_one_run_did_is_found_by_its_owner(catalog: PostgresCatalog) -> None:
+    backup_id = capture(catalog)
+    conclude(catalog, backup_id, Verdict.VERIFIED)
+    assert [backup.id for backup in catalog.backups_of("o")] == [backup_id]
+    assert [verification.backup_id for verification in catalog.verifications_of("o")] == [backup_id]
+    assert catalog.backups_of("x") == catalog.verifications_of("x") == ()
+
+
+# --------------------------------------------------------------------------------------------------------- rebuilt
+
+
+def test_a_rebuilt_catalog_gives_the_same_answers(catalog: PostgresCatalog) -> None:
+    document = manifest()
+    attested = [
+        Verification(
+            document.id, "local", 1, MOMENT, DONE, Verdict.REJECTED, (Finding("a", False, 1, "d", "h"),), "a: d"
+        ),
+        Verification(document.id, "local", 2, DONE, DONE, Verdict.VERIFIED, (Finding("a", True, 1),)),
+    ]
+    for _ in range(2):
+        catalog.register(document, repository="local", copy=CopyState.STORED, verifications=attested, now=DONE)
+        backup = known(catalog, document.id)
+        assert (backup.state, backup.kind, backup.backup_time) == (State.VERIFIED, Kind.FULL, document.backup_time)
+        assert [copy.state for copy in backup.copies] == [CopyState.VERIFIED]
+        assert catalog.verifications(document.id) == tuple(reversed(attested))
+
+
+def test_registering_changes_nothing_that_is_known(catalog: PostgresCatalog) -> None:
+    backup_id = capture(catalog)
+    conclude(catalog, backup_id, Verdict.REJECTED)
+    before = known(catalog, backup_id)
+    catalog.register(manifest(), repository="local", copy=CopyState.STORED, verifications=(), now=DONE + MINUTE)
+    assert known(catalog, backup_id) == before
+
+
+# ------------------------------------------------------------------------------------------------------- exclusive
+
+HOLD = """
+import sys, psycopg
+from pgbackup.catalog import PostgresCatalog
+catalog = PostgresCatalog(lambda: psycopg.connect(sys.argv[1], autocommit=True))
+with catalog.exclusive("streamflix", purpose="backup"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def holder(catalog_dsn: str) -> Callable[[], subprocess.Popen[bytes]]:
+    def hold() -> subprocess.Popen[bytes]:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT / "plugins")}
+        argv = [sys.executable, "-c", HOLD, catalog_dsn]
+        process = subprocess.Popen(argv, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        return process
+
+    return hold
+
+
+@pytest.mark.parametrize("how", ["end", "kill"])
+def test_one_process_holds_a_cluster_and_its_end_frees_it(
+    catalog: PostgresCatalog, holder: Callable[[], subprocess.Popen[bytes]], how: str
+) -> None:
+    with holder() as process:
+        with (
+            pytest.raises(BusyError, match="another one"),
+            catalog.exclusive("streamflix", purpose="backup"),
+        ):
+            raise AssertionError("both hold it")
+        with catalog.exclusive("other", purpose="backup"):
+            pass
+        if how == "kill":
+            process.send_signal(signal.SIGKILL)
+        else:
+            assert process.stdin is not None
+            process.stdin.close()
+        process.wait()
+        until_free(catalog)
+
+
+def until_free(catalog: PostgresCatalog) -> None:
+    """The server notices a killed client a moment later: try again until the test's own time limit."""
+    while True:
+        try:
+            with catalog.exclusive("streamflix", purpose="backup"):
+                return
+        except BusyError:
+            continue
+
+
+def test_a_cluster_is_free_again_after_an_error(catalog: PostgresCatalog) -> None:
+    with pytest.raises(KeyboardInterrupt), catalog.exclusive("streamflix", purpose="backup"):
+        raise KeyboardInterrupt
+    with catalog.exclusive("streamflix", purpose="backup"):
+        pass
+
+
+# ---------------------------------------------------------------------------------------------------------- schema
+
+
+def test_migrations_are_numbered_without_gaps() -> None:
+    assert sorted(migrations()) == list(range(1, len(migrations()) + 1))
+
+
+def test_migrating_again_changes_nothing(catalog: PostgresCatalog) -> None:
+    assert len(catalog.migrate()) == len(migrations())
+    assert catalog.migrate() == ()
+
+
+def test_catalogs_that_open_at_once_migrate_once(catalog_dsn: str) -> None:
+    applied: list[tuple[str, ...]] = []
+
+    def migrate() -> None:
+        applied.append(PostgresCatalog(lambda: psycopg.connect(catalog_dsn, autocommit=True)).migrate())
+
+    threads = [threading.Thread(target=migrate) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(map(len, applied)) == [0] * 5 + [len(migrations())]
+
+
+def test_a_catalog_of_a_newer_version_is_refused(catalog: PostgresCatalog, catalog_dsn: str) -> None:
+    catalog.migrate()
+    with psycopg.connect(catalog_dsn) as connection:
+        connection.execute("INSERT INTO schema_version (version) VALUES (999)")
+    reopened = PostgresCatalog(lambda: psycopg.connect(catalog_dsn, autocommit=True))
+    with pytest.raises(RefusedError, match="version 999") as caught:
+        reopened.backups()
+    assert caught.value.hint
+
+
+# ---------------------------------------------------------------------------------------------------------- faults
+
+
+def test_a_catalog_that_does_not_answer_says_so(tmp_path: Path) -> None:
+    catalog = PostgresCatalog(lambda: psycopg.connect(host=str(tmp_path), dbname="c", autocommit=True))
+    with pytest.raises(UnavailableError, match="catalog does not answer"):
+        catalog.backups()
+    with pytest.raises(UnavailableError, match="catalog does not answer"), catalog.exclusive("c", purpose="backup"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("user", "kind", "message"),
+    [("app", UnfitError, "no right to use the catalog"), ("readonly", UnavailableError, "the catalog is read-only")],
+)
+def test_a_catalog_that_cannot_be_written_says_so(
+    server: Source, catalog_dsn: str, user: str, kind: type[PgBackupError], message: str
+) -> None:
+    dsn = catalog_dsn.replace("user=postgres", f"user={user}")
+    with pytest.raises(kind, match=message) as caught:
+        PostgresCatalog(lambda: psycopg.connect(dsn, autocommit=True)).backups()
+    assert caught.value.hint
