@@ -14,9 +14,6 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from playwright.sync_api import Error as BrowserError
-from playwright.sync_api import Page, expect, sync_playwright
-
 from demo.__main__ import address
 from demo.airflow_settings import ADMIN
 from demo.board import console
@@ -25,6 +22,8 @@ from demo.evidence import BACKUP_DAG, VERIFY_DAG
 from demo.layout import Layout, load_secrets
 from demo.rest import Airflow, AirflowError
 from demo.stack import CHECKOUT
+from playwright.sync_api import Error as BrowserError
+from playwright.sync_api import Page, expect, sync_playwright
 
 IMAGES = CHECKOUT / "docs" / "images"
 WIDTH, HEIGHT = 1400, 900
@@ -42,13 +41,15 @@ localStorage.setItem("default_dag_view", '"graph"');
 localStorage.setItem("{VERIFY_DAG}/open-groups", '["{GROUP}"]');
 """
 HEADERS = ("From", "To", "Date", "Subject")
+ZOOM = 0.88  # of the mail, so that all of it is in the picture
 MAIL = """<!doctype html>
 <meta charset="utf-8">
 <style>
-  body {{ margin: 0; font: 15px/1.45 sans-serif; color: #1a202c }}
-  header {{ padding: 14px 24px; background: #edf2f7; border-bottom: 1px solid #cbd5e0 }}
+  html {{ zoom: {zoom} }}
+  body {{ margin: 0; font: 16px/1.3 sans-serif; color: #1a202c }}
+  header {{ padding: 12px 22px; background: #edf2f7; border-bottom: 1px solid #cbd5e0 }}
   th {{ padding-right: 16px; text-align: left; color: #4a5568; font-weight: normal }}
-  iframe {{ width: 100%; height: {height}px; border: 0; padding: 4px 16px; box-sizing: border-box }}
+  iframe {{ width: 100%; height: {height}px; border: 0; padding: 0 16px; box-sizing: border-box }}
 </style>
 <header><table>{headers}</table></header>
 <iframe sandbox srcdoc="{body}"></iframe>
@@ -83,7 +84,7 @@ def newest_verdict(folder: Path) -> str:
         if content is not None and "verified" in mail["Subject"]:
             rows = (f"<tr><th>{name}</th><td>{escape(str(mail[name]))}</td></tr>" for name in HEADERS)
             body = escape(str(content.get_content()))
-            return MAIL.format(headers="".join(rows), body=body, height=HEIGHT - 135)
+            return MAIL.format(headers="".join(rows), body=body, zoom=ZOOM, height=HEIGHT / ZOOM - 140)
     raise NoPictureError(f"no mail in {folder} says verified; make demo makes one")
 
 
@@ -140,6 +141,13 @@ def show_graph(page: Page, url: str, dag_id: str, run_id: str, tasks: tuple[str,
     page.get_by_label("Fit View").click()
 
 
+def close_details(page: Page) -> None:
+    """Give the graph the whole width."""
+    page.get_by_label("Collapse Details Panel").click()
+    page.wait_for_timeout(1000)  # it slides
+    page.get_by_label("Fit View").click()
+
+
 def take_all(layout: Layout) -> None:
     """Take every picture; raises NoPictureError, AirflowError or the browser's error."""
     if not is_running(layout):
@@ -156,6 +164,7 @@ def take_all(layout: Layout) -> None:
         show_graph(page, url, BACKUP_DAG, backup, ("preflight", "backup", "verify"))
         take(page, "full_backup_run.png")
         show_graph(page, url, VERIFY_DAG, proof, ("choose", f"{GROUP}.files", f"{GROUP}.restore", f"{GROUP}.contents"))
+        close_details(page)
         take(page, "verify_run.png")
         page.set_content(verdict)
         take(page, "mail.png")

@@ -11,7 +11,7 @@ from airflow.sdk import Asset, BaseOperator, Context
 from airflow.sdk.exceptions import AirflowFailException
 
 from pgbackup.assembly import log_file
-from pgbackup.capture import capture_night, preflight
+from pgbackup.capture import capture_night, preflight, refuse
 from pgbackup.domain.errors import ConfigurationError, PgBackupError
 from pgbackup.domain.findings import failures
 from pgbackup.domain.ids import BackupId
@@ -71,10 +71,12 @@ class PreflightOperator(ProtocolOperator):
         with self.site(context) as site:
             findings = preflight(site, self.cluster)
             failed = [finding for finding in findings if not finding.ok]
-        if failed:
-            hints = "\n".join(f"HINT: {finding.name}: {finding.hint}" for finding in failed if finding.hint)
-            # Not AirflowFailException: a server that does not answer now may answer at the next try.
-            raise PreflightFailed(f"{failures(failed)}\n{hints}")
+            if failed:
+                hints = "\n".join(f"HINT: {finding.name}: {finding.hint}" for finding in failed if finding.hint)
+                reason = f"{failures(failed)}\n{hints}"
+                refuse(site, self.cluster, reason)
+                # Not AirflowFailException: a server that does not answer now may answer at the next try.
+                raise PreflightFailed(reason)
         return len(findings)
 
 

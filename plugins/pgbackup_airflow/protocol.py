@@ -73,17 +73,17 @@ def _deadlines(cluster: str, title: str, due: timedelta | None) -> list[Deadline
     mail = settings().mail
     if due is None or mail is None:
         return []
-    minutes = round(due.total_seconds() / 60)
+    allowed = f"{due.total_seconds() / 60:g} minutes"
     body = (
         f"<p>The {title} of {cluster} (run {{{{ dag_run.dag_run_id }}}}, state {{{{ dag_run.state }}}}) was due"
-        f" {{{{ deadline.deadline_time }}}}, {minutes} minutes after it was queued.</p>"
+        f" {{{{ deadline.deadline_time }}}}, {allowed} after it was queued.</p>"
         "<p>What it means: until it ends, the last verified backup is what you have (pgbackup list).</p>"
         "<p>What to do: open the run, read the log of the task that is running: it says how far it is and how fast;"
         " look for locks on the server (pg_locks) and for a full disk (pgbackup doctor).</p>"
     )
     return [
         DeadlineAlert(
-            name=f"{title} takes longer than {minutes} minutes",
+            name=f"{title} takes longer than {allowed}",
             reference=DeadlineReference.DAGRUN_QUEUED_AT,
             interval=due,
             callback=AsyncCallback(
@@ -92,7 +92,7 @@ def _deadlines(cluster: str, title: str, due: timedelta | None) -> list[Deadline
                     "smtp_conn_id": mail.airflow_conn_id,
                     "to": list(mail.recipients),
                     "from_email": mail.sender,
-                    "subject": f"[{cluster}] {title}: takes longer than {minutes} minutes",
+                    "subject": f"[{cluster}] {title}: takes longer than {allowed}",
                     "html_content": body,
                 },
             ),

@@ -160,3 +160,13 @@ def test_a_turned_bit_in_the_rows_of_a_dump_is_never_verified(plain: Stored) -> 
         assert verification.verdict is Verdict.REJECTED
         seen |= {finding.name for finding in verification.findings if not finding.ok}
     assert named.CONTENT in seen
+
+
+def test_globals_that_cannot_be_run_are_rejected_without_showing_what_they_hold(plain: Stored) -> None:
+    """The server's own message would quote the statement, and with it a password's hash."""
+    path = plain.folder / "globals.sql"
+    path.write_text(path.read_text() + "ALTER ROLE app WITH PASSWORD 'SCRAM-SHA-256$4096:salt' NONSENSE;\n")
+    restate(plain.folder, plain=True)
+    verification = verify(plain.site, plain.backup_id, "local")
+    assert verification.verdict is Verdict.REJECTED
+    assert verification.reason == f'{named.RESTORE}: globals: syntax error at or near "NONSENSE"'

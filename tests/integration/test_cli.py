@@ -7,7 +7,6 @@ import os
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +40,7 @@ class Shell:
 
 
 @pytest.fixture
-def shell(tmp_path: Path, streamflix: Source, key: KeyPair, catalog_dsn: str) -> Iterator[Shell]:
+def shell(tmp_path: Path, streamflix: Source, key: KeyPair, catalog_dsn: str) -> Shell:
     catalog = dict(part.split("=") for part in catalog_dsn.split())
     services = {
         "streamflix": {"host": "127.0.0.1", "port": streamflix.port, "user": "backup", "dbname": "streamflix"},
@@ -80,7 +79,7 @@ def shell(tmp_path: Path, streamflix: Source, key: KeyPair, catalog_dsn: str) ->
     config = tmp_path / "protocol.yaml"
     shell = Shell(tmp_path, config, document)
     shell.change()
-    yield shell
+    return shell
 
 
 def test_back_up_verify_list_show(shell: Shell) -> None:

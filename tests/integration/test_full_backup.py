@@ -14,8 +14,6 @@ def test_a_backup_is_restored_and_found_equal(streamflix: Source, site_for: Call
     site = site_for(streamflix)
     manifest = capture_full(site, "streamflix")
     verification = verify(site, manifest.id, "local")
-    for f in verification.findings:
-        print(f)
     assert verification.verdict is Verdict.VERIFIED
     backup = site.catalog.backup(manifest.id)
     assert backup is not None

@@ -111,8 +111,7 @@ class Source:
         deadline = time.monotonic() + 60
         while True:
             try:
-                self.connect("postgres").close()
-                return
+                return self.connect("postgres").close()
             except psycopg.OperationalError:
                 assert self._process.poll() is None, "the source server does not start"
                 assert time.monotonic() < deadline, "the source server does not answer"

@@ -83,7 +83,8 @@ class ContentReader:
 
     def _read(self) -> None:
         try:
-            with imported_snapshot(self._parameters, self._database, self._snapshot.id) as connection:
+            compared = [table for table in self._snapshot.tables if self._compared(table)]
+            with imported_snapshot(self._parameters, self._database, self._snapshot.id, compared) as connection:
                 self._connections.add(connection)
                 try:
                     self._read_all(connection)

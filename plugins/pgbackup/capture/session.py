@@ -53,6 +53,17 @@ def capturing(site: Site, cluster: str, kind: Kind) -> Iterator[Capture]:
         _tell(capture.manifest)
 
 
+def refuse(site: Site, cluster: str, reason: str) -> None:
+    """Record that a run could not even start, once a run, so that list and mail can say why."""
+    with contextlib.suppress(PgBackupError):
+        if any(backup.error for backup in site.catalog.backups_of(site.owner)):
+            return
+        now = site.clock()
+        backup_id = str(_new_id(site, cluster, Kind.FULL, now))
+        site.catalog.begin(backup_id, cluster=cluster, kind=Kind.FULL, owner=site.owner, now=now)
+        site.catalog.failed(backup_id, error=reason, now=now)
+
+
 def sweep(site: Site, cluster: str) -> None:
     """Settle what killed runs of this cluster left: a committed backup is recorded, everything else removed.
 

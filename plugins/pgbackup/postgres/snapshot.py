@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -17,6 +17,7 @@ from pgbackup.postgres.describe import TableSource, tables
 
 _TRIES = 5
 _BATCH = 200
+_READER_LOCK_TIMEOUT = "30s"
 _POSITION = (
     "CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()"
     " ELSE pg_catalog.pg_current_wal_insert_lsn() END"
@@ -83,9 +84,7 @@ def _try_snapshot(connection: Connection) -> Snapshot | None:
     before_lsn = _position(connection)
     connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
     try:
-        for batch in _batched(before):
-            names = sql.SQL(", ").join(sql.SQL("ONLY {}").format(table.identifier) for table in batch)
-            connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(names))
+        _lock(connection, before)
     except _LOCKS_GONE:
         return None
     row = connection.execute(
@@ -107,16 +106,26 @@ def _position(connection: Connection) -> str:
     return str(row[0])
 
 
-def _batched(items: tuple[TableSource, ...]) -> Iterator[tuple[TableSource, ...]]:
-    for start in range(0, len(items), _BATCH):
-        yield items[start : start + _BATCH]
+def _lock(connection: Connection, wanted: Sequence[TableSource]) -> None:
+    for start in range(0, len(wanted), _BATCH):
+        batch = wanted[start : start + _BATCH]
+        names = sql.SQL(", ").join(sql.SQL("ONLY {}").format(table.identifier) for table in batch)
+        connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(names))
 
 
 @contextlib.contextmanager
-def imported_snapshot(parameters: ConnectionParameters, database: str, snapshot_id: str) -> Iterator[Connection]:
-    """Open a connection that sees exactly an exported snapshot."""
-    with connect(parameters, database) as connection:
+def imported_snapshot(
+    parameters: ConnectionParameters, database: str, snapshot_id: str, wanted: Sequence[TableSource] = ()
+) -> Iterator[Connection]:
+    """Open a connection that sees exactly an exported snapshot, with locks of its own on the tables that it reads.
+
+    Without these it could wait for ever: behind a statement that wants a table for itself, which waits for the
+    snapshot's locks, which wait for this reader. Raises BusyError when somebody is waiting there already.
+    """
+    with connect(parameters, database) as connection, _lock_waits(database):
+        connection.execute("SELECT pg_catalog.set_config('lock_timeout', %s, false)", (_READER_LOCK_TIMEOUT,))
         connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(snapshot_id)))
+        _lock(connection, wanted)
         yield connection
         connection.execute("ROLLBACK")

@@ -39,7 +39,7 @@ class Processes:
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         self._secrets = tuple(secrets)
         self._live: set[Child] = set()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may terminate() while its own thread holds it
         self._setpriv = shutil.which("setpriv")
         self._ended = False
 

@@ -252,7 +252,7 @@ def _restore(
     try:
         restore_globals(parameters, text, manifest.bootstrap_superuser)
     except psycopg.Error as error:
-        return False, f"globals: {str(error).strip()}", "the roles of the source cannot be made again"
+        return False, f"globals: {error.diag.message_primary or error}", "the roles of the source cannot be made again"
     restored: list[Restored] = []
     for database in manifest.databases:
         archive = _archive(manifest, manifest.dump(database), attempt)
