@@ -14,7 +14,7 @@ LOCK        := uv pip compile -q --universal --python-version 3.11 --no-emit-ind
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv postgres lint test demo status down bench schema lock clean prerequisites
+.PHONY: help venv postgres lint test demo status down bench schema screenshots lock clean prerequisites
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -66,6 +66,15 @@ bench: venv postgres ## ours against the protocol's pg_dump, on 2 GB
 
 schema: venv ## write the JSON schema of protocol.yaml again
 	$(PY) -c "from pgbackup.domain.schema import settings_schema; print(settings_schema(), end='')" > include/config/protocol.schema.json
+
+screenshots: venv $(VENV)/.browser ## the pictures in docs/images, from the running demo (needs Chromium)
+	@$(PY) -m docs.screenshots
+
+$(VENV)/.browser: $(VENV)/.installed
+	@if [ -n "$(UV)" ]; then $(UV) pip install -q --python $(PY) -c requirements-dev.txt -e '.[browser]'; \
+	  else $(PY) -m pip --version >/dev/null 2>&1 || $(PY) -m ensurepip >/dev/null; \
+	    $(PY) -m pip install -q --disable-pip-version-check -c requirements-dev.txt -e '.[browser]'; fi
+	@touch $@
 
 lock: ## pin the requirements again from pyproject.toml (needs uv)
 	$(LOCK) pyproject.toml -o requirements-engine.txt

@@ -98,6 +98,7 @@ def browse(browser: str) -> Iterator[Page]:
             context = chromium.new_context(viewport=size, locale="en-GB", timezone_id="UTC")  # type: ignore[arg-type]
             context.add_init_script(CHOICES)
             context.set_default_timeout(PATIENCE * 1000)
+            expect.set_options(timeout=PATIENCE * 1000)
             yield context.new_page()
         finally:
             chromium.close()
@@ -115,6 +116,7 @@ def log_in(page: Page, url: str, password: str) -> None:
 def take(page: Page, name: str) -> None:
     """Write the page once it no longer changes; raises NoPictureError when it never rests."""
     page.mouse.move(WIDTH / 2, HEIGHT - 2)
+    page.wait_for_load_state("networkidle")
     until = time.monotonic() + PATIENCE
     before, now = b"", page.screenshot()
     while now != before:
@@ -126,9 +128,15 @@ def take(page: Page, name: str) -> None:
     console.print(f"{name:24}{len(now) / 1000:4.0f} kB", markup=False)
 
 
+def await_words(page: Page) -> None:
+    """Wait for the UI's texts, which it loads after its pages."""
+    expect(page.get_by_role("link", name="Home").first).to_be_visible()
+
+
 def show_list(page: Page, url: str) -> None:
     """Open the list of DAGs."""
     page.goto(f"{url}/dags")
+    await_words(page)
     for dag_id in (BACKUP_DAG, VERIFY_DAG):
         expect(page.get_by_role("link", name=dag_id)).to_be_visible()
 
@@ -136,6 +144,7 @@ def show_list(page: Page, url: str) -> None:
 def show_graph(page: Page, url: str, dag_id: str, run_id: str, tasks: tuple[str, ...]) -> None:
     """Open the graph of a run whose ``tasks`` were all a success."""
     page.goto(f"{url}/dags/{dag_id}/runs/{quote(run_id, safe='')}")
+    await_words(page)
     for task in tasks:
         expect(page.locator(f'.react-flow__node[data-id="{task}"]')).to_contain_text("success")
     page.get_by_label("Fit View").click()
@@ -175,7 +184,8 @@ def main() -> int:
     try:
         take_all(Layout(CHECKOUT))
     except (NoPictureError, AirflowError, BrowserError, AssertionError) as error:
-        console.print(f"make screenshots failed: {error}", markup=False, soft_wrap=True)
+        what = str(error).partition("Aria snapshot:")[0].strip()  # the page's whole outline follows
+        console.print(f"make screenshots failed: {what}", markup=False, soft_wrap=True)
         return 1
     return 0
 
