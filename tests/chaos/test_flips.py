@@ -12,17 +12,19 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.support.forgery import flip, folder_of, restate
+from tests.support.forgery import flip, folder_of, manifest_of, restate
 from tests.support.keys import KeyPair
 from tests.support.site import make_site
 from tests.support.source import Source
 
 from pgbackup.capture import capture_full
 from pgbackup.domain import findings as named
+from pgbackup.domain.errors import RefusedError
 from pgbackup.domain.ids import MANIFEST, SUMS
 from pgbackup.domain.model import Finding, Verdict
 from pgbackup.domain.ports import Site
 from pgbackup.verify import check_files, check_restore, open_attempt, verify
+from pgbackup.verify.steps import _decode as decode
 
 ENCRYPTED = ("key.1.gpg", "globals.sql.gpg", "library.dump.gpg")
 NAMES = (SUMS, MANIFEST, *ENCRYPTED)
@@ -139,10 +141,14 @@ def test_encryption_sees_a_cut_that_new_checksums_hide(encrypted: Stored) -> Non
 def test_a_dump_cut_at_any_point_does_not_decode(plain: Stored) -> None:
     dump = plain.folder / "library.dump"
     data = dump.read_bytes()
+    attempt = open_attempt(plain.site, plain.backup_id, "local")
     for length in [*(len(data) * part // 14 for part in range(14)), len(data) - 1]:
         dump.write_bytes(data[:length])
         restate(plain.folder, plain=True)
-        assert named.DECODE in plain.failures(), length
+        assert all(finding.ok for finding in check_files(plain.site, attempt))
+        with pytest.raises(RefusedError, match="the dump of 'library' does not decode"):
+            decode(plain.site, manifest_of(plain.folder), attempt)
+    assert set(plain.failures()) == {named.DECODE, named.RESTORE}
 
 
 def test_a_turned_bit_in_a_compressed_dump_is_never_verified(plain: Stored) -> None:

@@ -5,76 +5,22 @@ Everything here holds for the smallest content (scale 0.01), loaded by ``include
 
 from __future__ import annotations
 
-import os
-import shutil
-import signal
-import subprocess
-import tempfile
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from decimal import Decimal
-from pathlib import Path
 from typing import Any, LiteralString
 
 import psycopg
 import pytest
 from psycopg import sql
+from tests.support.source import Source
 
 Connection = psycopg.Connection[tuple[Any, ...]]
-
-LOAD_SQL = Path(__file__).parents[2] / "include" / "sql" / "streamflix" / "load.sql"
-
-
-# ------------------------------------------------------------------------------------------------- server
-# Stand-alone, for this module, until the shared fixture of the same name takes its place.
-
-
-@dataclass(frozen=True)
-class Server:
-    socket_directory: str
-
-    def connect(self, dbname: str = "streamflix") -> Connection:
-        """A superuser's connection in autocommit mode."""
-        return psycopg.connect(host=self.socket_directory, user="postgres", dbname=dbname, autocommit=True)
-
-
-def run(*argv: str | Path, **variables: str) -> None:
-    subprocess.run(argv, check=True, env={**os.environ, **variables}, stdout=subprocess.DEVNULL)
-
-
-@pytest.fixture(scope="session")
-def streamflix() -> Iterator[Server]:
-    initdb = shutil.which("initdb", path=os.environ.get("PGBIN"))
-    if initdb is None:
-        pytest.skip("no initdb on PATH or in PGBIN")
-    programs = Path(initdb).parent
-    # initdb and pg_ctl refuse root; a user namespace lets them see another user id.
-    unshare = ["unshare", "-U", "--map-user=1000", "--map-group=1000"] if os.geteuid() == 0 else []
-
-    with tempfile.TemporaryDirectory(prefix="streamflix-") as folder:
-        data = Path(folder, "data")
-        run(*unshare, initdb, "-D", data, "-U", "postgres", "-A", "trust", "--locale=C", "--encoding=UTF8")
-        with (data / "postgresql.conf").open("a") as conf:
-            conf.write(f"listen_addresses = ''\nunix_socket_directories = '{folder}'\nfsync = off\n")
-        run(*unshare, programs / "pg_ctl", "-D", data, "-l", Path(folder, "log"), "-w", "start")
-        pid_file = data / "postmaster.pid"
-        try:
-            where = {"PGHOST": folder, "PGUSER": "postgres"}
-            run(programs / "createdb", "-T", "template0", "streamflix", **where)
-            run(programs / "psql", "-X", "-d", "streamflix", "-v", "scale=0.01", "-f", LOAD_SQL, **where)
-            yield Server(folder)
-        finally:
-            os.kill(int(pid_file.read_text().split()[0]), signal.SIGINT)
-            while pid_file.exists():
-                time.sleep(0.05)
-
 
 # ------------------------------------------------------------------------------------------------- helpers
 
 
 @pytest.fixture
-def connection(streamflix: Server) -> Iterator[Connection]:
+def connection(streamflix: Source) -> Iterator[Connection]:
     """Inside a transaction that is rolled back: a test may change what it likes."""
     with streamflix.connect() as conn:
         conn.execute("SET timezone = 'UTC'")
