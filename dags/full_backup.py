@@ -23,9 +23,10 @@ for name, cluster in settings().clusters.items():
         backup = BackupOperator(task_id="backup", cluster=name, asset=full_backup_asset(name))
         verify = TriggerDagRunOperator.partial(
             task_id="verify",
+            task_display_name="queue verifications",
             trigger_dag_id=f"{name}_verify_backup",
             logical_date=None,
             skip_when_already_exists=True,
-            map_index_template="{{ task.trigger_run_id }}",
+            map_index_template="{{ task.conf.backup_id }}",
         ).expand_kwargs(backup.output.map(verification_run))
         preflight >> backup >> verify

@@ -28,7 +28,8 @@ PARAMS = {
         type=["null", "string"],
         pattern=r"^[a-z][a-z0-9_-]{0,30}_\d{8}_\d{6}_(full|base|incr)$",
         title="Backup",
-        description="The id of the backup to prove (pgbackup list); empty: whatever was missed.",
+        description="Which backup to prove, such as streamflix_20260131_020000_full (`pgbackup list` prints the ids)."
+        " Empty: what was missed, and of each repository the copy that was proved longest ago.",
     ),
     "repository": Param("local", type=["null", "string"], title="Repository", description="Which copy of it."),
 }
@@ -42,16 +43,13 @@ for name, cluster in settings().clusters.items():
         def prove(backup_id: str, repository: str, cluster: str) -> None:
             """Prove one copy."""
             copy = {"backup_id": backup_id, "repository": repository, "cluster": cluster}
-            files = CheckFilesOperator(task_id="files", map_index_template="{{ task.backup_id }}", **copy)
-            attempt = files.output
-            restore = RestoreOperator(
-                task_id="restore", attempt=attempt, map_index_template="{{ task.backup_id }}", **copy
-            )
-            contents = IntegrityCheckOperator(
-                task_id="contents", attempt=attempt, map_index_template="{{ task.backup_id }}", **copy
-            )
-            discard = DiscardOperator(task_id="discard", attempt=attempt, **copy).as_teardown()
+            copy["map_index_template"] = "{{ task.backup_id }} in {{ task.repository }}"
+            files = CheckFilesOperator(task_id="files", task_display_name="check files", **copy)
+            proof = {**copy, "attempt": files.output}
+            restore = RestoreOperator(task_id="restore", task_display_name="restore", **proof)
+            contents = IntegrityCheckOperator(task_id="contents", task_display_name="compare with the source", **proof)
+            discard = DiscardOperator(task_id="discard", task_display_name="clean up", **proof).as_teardown()
             files >> restore >> contents >> discard
 
-        choose = ChooseCopiesOperator(task_id="choose", cluster=name)
+        choose = ChooseCopiesOperator(task_id="choose", task_display_name="choose copies", cluster=name)
         prove.partial(cluster=name).expand_kwargs(choose.output)

@@ -126,12 +126,22 @@ class ChooseCopiesOperator(ProtocolOperator):
         with self.site(context) as site:
             if params["backup_id"]:
                 refuse_foreign(params["backup_id"], self.cluster)
-                chosen = [(params["backup_id"], params["repository"] or "local")]
+                chosen = [(params["backup_id"], params["repository"] or site.local.name)]
+                known(site, *chosen[0])
             else:
                 chosen = sorted(pending(site, self.cluster))
         for backup_id, repository in chosen:
             self.log.info("to verify: %s in %s", backup_id, repository)
         return [{"backup_id": backup_id, "repository": repository} for backup_id, repository in chosen]
+
+
+def known(site: Site, backup_id: str, repository: str) -> None:
+    """Refuse a copy that does not exist, before anything is green."""
+    backup = site.catalog.backup(backup_id)
+    copies = [copy.repository for copy in backup.copies] if backup else []
+    if repository not in copies:
+        where = f"its copies are in: {', '.join(copies)}" if copies else "`pgbackup list` shows what there is"
+        raise AirflowFailException(f"no backup {backup_id} in repository {repository}\nHINT: {where}")
 
 
 class VerificationOperator(ProtocolOperator):
