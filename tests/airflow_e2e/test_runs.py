@@ -194,7 +194,7 @@ def test_a_run_with_what_nobody_reads_or_nobody_knows_fails(stack: Stack) -> Non
     known = take(stack)
     runs = {
         "unknown keys in the run's configuration: 'bakup_id'": ("library_full_backup", {"bakup_id": known}),
-        "no repository": (
+        "in repository local; touch": (
             "library_verify_backup",
             {"backup_id": known, "repository": f"local; touch {canary} $(touch {canary})"},
         ),
