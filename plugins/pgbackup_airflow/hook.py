@@ -50,5 +50,5 @@ class PgBackupHook(BaseHook):
             self._secrets.append(found.password)
         keywords = {"host": found.host, "port": found.port, "user": found.login, "dbname": found.schema}
         extra: dict[str, Any] = {key: value for key, value in found.extra_dejson.items() if key not in _NOT_LIBPQ}
-        present = {key: str(value) for key, value in {**keywords, **extra}.items() if value not in {None, ""}}
+        present = {key: str(value) for key, value in {**keywords, **extra}.items() if value is not None and value != ""}
         return ConnectionParameters({"dbname": "postgres", **present}, found.password or None)

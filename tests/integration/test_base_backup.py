@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator
 from hashlib import sha256
@@ -13,14 +14,17 @@ from tests.support.source import Source
 from tests.support.traffic import Traffic
 
 from pgbackup.capture import capture_full, capture_night
-from pgbackup.domain.errors import PgBackupError
+from pgbackup.domain.errors import PgBackupError, RefusedError, UnavailableError, UnfitError
 from pgbackup.domain.ids import MANIFEST, SUMS, BackupId
 from pgbackup.domain.lsn import Lsn
 from pgbackup.domain.manifest import Manifest
 from pgbackup.domain.model import Kind, State, Verdict
 from pgbackup.domain.ports import Site
 from pgbackup.domain.sums import format_sums, parse_sums
-from pgbackup.verify import verify
+from pgbackup.postgres.throwaway import ThrowAwayServer
+from pgbackup.restore.isolated import server_for
+from pgbackup.verify import check_files, open_attempt, verify
+from pgbackup.verify.physical import replay
 
 GRANT = "GRANT EXECUTE ON FUNCTION pg_switch_wal() TO backup"
 
@@ -75,15 +79,74 @@ def test_a_base_replayed_to_another_moment_is_rejected(busy: Source, site_for: C
 def shift(folder: Path, base: Manifest) -> None:
     """Let the manifest of the base claim a moment between where it is consistent and its marked point."""
     marked = max(Lsn.parse(entry.marked_lsn or "0/0") for entry in base.databases)
-    earlier = Lsn((marked.position + Lsn.parse(base.stop_lsn or "").position) // 2)
+    restate(folder, str(Lsn((marked.position + Lsn.parse(base.stop_lsn or "").position) // 2)))
+
+
+def restate(folder: Path, mark: str | None) -> None:
+    """Give every database of a base's manifest another marked point, with fitting checksums."""
     document = json.loads((folder / MANIFEST).read_text())
     for entry in document["databases"]:
-        entry["marked_lsn"] = str(earlier)
+        entry["marked_lsn"] = mark
         entry["snapshot"] = entry["snapshot"].rpartition(":")[0] + ":"  # nor may the running transactions tell
     text = json.dumps(document).encode()
     (folder / MANIFEST).write_bytes(text)
     digests = parse_sums((folder / SUMS).read_bytes(), source="the test")
     (folder / SUMS).write_bytes(format_sums({**digests, MANIFEST: sha256(text).hexdigest()}))
+
+
+def test_a_base_whose_rows_cannot_be_compared_gets_no_verdict(busy: Source, site_for: Callable[..., Site]) -> None:
+    """Nothing that was not found equal may count; nor is it the backup's fault."""
+    site = site_for(busy)
+    _, base = capture_night(site, "streamflix")
+    restate(site.settings.paths.backups / BackupId.parse(base.id).directory, None)
+    with pytest.raises(UnfitError, match="no verdict"):
+        verify(site, base.id, "local")
+    backup = site.catalog.backup(base.id)
+    assert backup is not None
+    assert backup.state is State.CAPTURED
+
+
+def test_an_unpacking_that_somebody_stops_gives_no_verdict(busy: Source, site_for: Callable[..., Site]) -> None:
+    site = site_for(busy)
+    _, base = capture_night(site, "streamflix")
+    site.runner.terminate()
+    with pytest.raises(UnavailableError, match="told to stop"):
+        verify(site, base.id, "local")
+    backup = site.catalog.backup(base.id)
+    assert backup is not None
+    assert backup.state is State.CAPTURED
+
+
+@pytest.mark.parametrize(
+    ("lines", "error"),
+    [
+        ("FATAL:  recovery ended before configured recovery target was reached", RefusedError),
+        ("PANIC:  could not write to file: No space left on device", UnavailableError),
+        ("LOG:  received smart shutdown request", UnavailableError),
+    ],
+)
+def test_only_what_the_backup_did_rejects_it(
+    busy: Source,
+    site_for: Callable[..., Site],
+    monkeypatch: pytest.MonkeyPatch,
+    lines: str,
+    error: type[PgBackupError],
+) -> None:
+    """The server's last words decide between a rejection and no verdict."""
+    site = site_for(busy)
+    _, base = capture_night(site, "streamflix")
+    attempt = open_attempt(site, base.id, "local")
+    assert all(finding.ok for finding in check_files(site, attempt))
+    server = server_for(site, base, attempt.server)
+
+    @contextlib.contextmanager
+    def dies(_server: ThrowAwayServer, **_options: float) -> Iterator[None]:
+        raise UnavailableError("the throw-away server does not start", detail=lines)
+        yield
+
+    monkeypatch.setattr(ThrowAwayServer, "running", dies)
+    with pytest.raises(error):
+        replay(site, base, server)
 
 
 def test_a_flipped_byte_in_the_base_is_rejected(busy: Source, site_for: Callable[..., Site]) -> None:

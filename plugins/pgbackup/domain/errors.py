@@ -87,3 +87,8 @@ class ProgramFailed(UnavailableError):  # noqa: N818 - reads as what happened
     def by_signal(self) -> bool:
         """Somebody ended it (the machine ran out of memory, the run was stopped): that says nothing about its input."""
         return self.status in _ENDED_BY_SOMEBODY
+
+    @property
+    def by_machine(self) -> bool:
+        """It was ended, or found no space: that says nothing about what it read."""
+        return self.by_signal or "No space left" in self.stderr

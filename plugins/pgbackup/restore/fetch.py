@@ -130,7 +130,7 @@ def _unpack(site: Site, archive: Path, folder: Path) -> Path:
         with archive.open("rb", buffering=0) as source:
             site.runner.pipe(source, through=(dump.unpack(folder),), sink=_Nowhere())
     except ProgramFailed as error:
-        if error.by_signal or "No space left" in error.stderr:
+        if error.by_machine:
             raise
         raise DamagedError(f"{archive.name} does not unpack", detail=error.detail) from None
     return folder

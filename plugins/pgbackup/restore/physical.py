@@ -26,6 +26,8 @@ def unpack_base(runner: Runner, server: ThrowAwayServer, files: Path) -> None:
     try:
         runner.run(physical.verify_backup(server.programs, server.data))
     except ProgramFailed as error:
+        if error.by_machine:
+            raise
         raise RefusedError("files of the base backup differ from its backup_manifest", detail=error.detail) from None
     _unpack(runner, files / "wal.tar.zst", server.data / "pg_wal")
 
@@ -88,4 +90,6 @@ def _unpack(runner: Runner, archive: Path, folder: Path) -> None:
     try:
         runner.run(command)
     except ProgramFailed as error:
+        if error.by_machine:
+            raise
         raise RefusedError(f"{archive.name} does not unpack", detail=error.detail) from None

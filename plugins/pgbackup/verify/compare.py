@@ -16,14 +16,13 @@ from pgbackup.domain import findings as named
 from pgbackup.domain.errors import PgBackupError, ProgramFailed, UnfitError
 from pgbackup.domain.findings import Answer, some, timed
 from pgbackup.domain.manifest import HASH_VERSION, Content, Database, Manifest, Table
-from pgbackup.domain.model import ConnectionParameters, Finding, Kind
+from pgbackup.domain.model import ConnectionParameters, Finding
 from pgbackup.domain.ports import Runner
 from pgbackup.domain.settings import Cluster, Query
 from pgbackup.postgres import describe, dump
 from pgbackup.postgres.connection import Connection, connect, program_access
 from pgbackup.postgres.describe import TableSource
 from pgbackup.postgres.programs import Programs
-from pgbackup.restore.physical import marked_target
 
 _QUERY_TRIES = 3
 _BLOCK = re.compile(r"^(?=\S)", re.MULTILINE)  # pg_amcheck: a line that names the relation, indented ones that tell
@@ -372,66 +371,6 @@ class Comparison:
         except (PgBackupError, psycopg.Error) as error:
             return str(error).strip()
         return ""
-
-
-class PhysicalComparison(Comparison):
-    """A base backup that was replayed to a marked point: the same questions, of which some have other answers.
-
-    Only databases whose snapshot is at this point are compared; unlogged tables come back empty by design.
-    """
-
-    def __init__(
-        self,
-        manifest: Manifest,
-        settings: Cluster,
-        parameters: ConnectionParameters,
-        violated: frozenset[tuple[str, str]],
-    ) -> None:
-        target = str(marked_target(manifest))
-        here = tuple(entry for entry in manifest.databases if entry.marked_lsn == target)
-        super().__init__(manifest.model_copy(update={"databases": here}), settings, parameters, violated)
-        self._elsewhere = [entry.name for entry in manifest.databases if entry.marked_lsn != target]
-
-    def contents(self) -> Answer:
-        """Compare rows where the snapshot and the recovery agree on the moment; name what is not compared."""
-        late = self._committed_too_early()
-        if late:
-            return True, f"content not compared: transactions {some(late)} ended between snapshot and marked point", ""
-        ok, detail, hint = super().contents()
-        if self._elsewhere:
-            detail += f"; not compared, their snapshots have another marked point: {some(self._elsewhere)}"
-        return ok, detail, hint
-
-    def checksums(self) -> Answer:
-        """Pages carry checksums, and every one was read: by pg_basebackup on the way, by pg_amcheck here."""
-        on = self._manifest.server.data_checksums
-        return True, "on" if on else "off in the source: enable them with pg_checksums", ""
-
-    def _committed_too_early(self) -> list[str]:
-        """Return transactions that the snapshot does not see and that the recovered server has as committed."""
-        late: list[str] = []
-        with connect(self._parameters) as connection:
-            for entry in self._manifest.databases:
-                running = entry.snapshot.split(":")[2].split(",")
-                for xid in filter(None, running):
-                    row = connection.execute("SELECT pg_catalog.pg_xact_status(%s::pg_catalog.xid8)", (xid,)).fetchone()
-                    if row and row[0] == "committed":
-                        late.append(xid)
-        return late
-
-    def _wanted(self, table: Table) -> Content | None:
-        return Content(rows=0, hash="0") if table.unlogged and table.content else table.content
-
-
-def comparison_of(
-    manifest: Manifest,
-    settings: Cluster,
-    parameters: ConnectionParameters,
-    violated: frozenset[tuple[str, str]],
-) -> Comparison:
-    """Return the comparison that fits a backup's kind."""
-    kind = Comparison if manifest.kind is Kind.FULL else PhysicalComparison
-    return kind(manifest, settings, parameters, violated)
 
 
 def _ask(query: Query, connection: psycopg.Connection) -> None:

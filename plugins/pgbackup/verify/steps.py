@@ -27,8 +27,7 @@ from pgbackup.postgres.throwaway import ThrowAwayServer
 from pgbackup.restore.fetch import Description, check_stored, describe_copy, fetch_file, open_passphrase
 from pgbackup.restore.isolated import Restored, restore_database, restore_globals, server_for
 from pgbackup.verify.attempt import Attempt, discard, empty, held
-from pgbackup.verify.compare import comparison_of
-from pgbackup.verify.physical import replay, unpack
+from pgbackup.verify.physical import comparison_of, replay, unpack
 
 log = logging.getLogger(__name__)
 
