@@ -155,6 +155,15 @@ class Keyring(Protocol):
     def decrypt(self, passphrase: bytes) -> tuple[Command, ...]:
         """Return the filters that decrypt a stream; their output counts only once they exited 0."""
 
+    def seal(self) -> tuple[Command, ...]:
+        """Return the filters that encrypt a stream to all recipients, without a passphrase (WAL files)."""
+
+    def opened(self) -> AbstractContextManager[tuple[Command, ...]]:
+        """Unlock the private keys; yield the filters that decrypt what was sealed, for any number of streams at once.
+
+        Raises UnfitError when ours cannot be used; a filter fails when none of ours fits.
+        """
+
 
 class Catalog(Protocol):
     """``backup_log`` and its friends: a cache of what the repositories hold."""

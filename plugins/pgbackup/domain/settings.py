@@ -32,6 +32,25 @@ def parse_duration(value: object) -> object:
     return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
 
 
+_SIZES = {"kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30, "tb": 1 << 40}
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]b)\s*")
+
+
+def parse_size(value: object) -> object:
+    """Read ``500 MB``, ``16GB`` (powers of 1024, as PostgreSQL has them) into bytes; other values are left to pydantic.
+
+    >>> parse_size("2 kB")
+    2048
+    """
+    if not isinstance(value, str):
+        return value
+    match = _SIZE.fullmatch(value.lower())
+    if match is None:
+        raise ValueError(f"{value!r} is not a size; write a number and one of kB, MB, GB, TB")
+    return int(float(match[1]) * _SIZES[match[2]])
+
+
+Size = Annotated[int, BeforeValidator(parse_size), Field(gt=0)]
 Duration = Annotated[timedelta, BeforeValidator(parse_duration), Field(gt=timedelta(0))]
 
 
@@ -65,6 +84,8 @@ class Paths(Section):
     """The local repository."""
     logs: Path = Path("/var/log/backups")
     """One log file a run, mode 0640."""
+    received: Path | None = None
+    """Where WAL receivers write, one private folder a cluster; default: `.received` in the local repository."""
     spool: Path | None = None
     """Private scratch for decrypted files and throw-away servers; default: `.spool` in the local repository."""
     service_file: Path | None = None
@@ -76,6 +97,16 @@ class Paths(Section):
     def spool_folder(self) -> Path:
         """The spool, with its default."""
         return self.spool or self.backups / ".spool"
+
+    @property
+    def received_folder(self) -> Path:
+        """The receivers' folder, with its default."""
+        return self.received or self.backups / ".received"
+
+    @property
+    def state_folder(self) -> Path:
+        """What the next capture needs of the last one, in the clear: backup manifests, mode 0600."""
+        return self.backups / ".state"
 
 
 class Encryption(Section):
@@ -132,6 +163,52 @@ class FullBackup(Section):
     """How long to wait for a table's lock before giving up and trying again."""
 
 
+class IncrementalBackup(Section):
+    """What changed since the last physical backup."""
+
+    schedule: str = "0 */6 * * *"
+    """Cron, UTC."""
+    method: Literal["auto", "block", "wal"] = "auto"
+    """`block`: changed blocks (PostgreSQL 17 with summarize_wal); `wal`: a gap-checked bundle of the archived WAL;
+    `auto`: block where the server can."""
+    longest_chain: Annotated[int, Field(ge=1, le=1000)] = 12
+    """How many incrementals a base may have; then the next one is a base."""
+    due: Duration = timedelta(hours=1)
+    """An incremental that takes longer raises an alert."""
+    fingerprints: Fingerprints | None = None
+    """The content comparison of incrementals; default: the cluster's own `fingerprints`."""
+
+
+class Wal(Section):
+    """Continuous WAL archiving: by our receiver (`pgbackup wal receive`) or by the server's archive_command."""
+
+    method: Literal["receiver", "archive_command"] = "receiver"
+    """`receiver`: streamed through a replication slot, second by second; `archive_command`: archive_wal.sh."""
+    slot: Annotated[str, Field(pattern=r"[a-z0-9_]{1,63}")] = "pgbackup"
+    """The receiver's physical replication slot; it is never created by itself: `pgbackup wal create-slot`."""
+    synchronous: bool = True
+    """Flush and report each write at once: the server can see it (pg_stat_replication), and wait for it."""
+    jobs: Annotated[int, Field(ge=1, le=64)] = 2
+    """Segments that are compressed and encrypted at the same time."""
+    retained: Size = 10 << 30
+    """WAL that the server may keep for the slot before an alert: a dead receiver fills the server's disk."""
+    stale: Duration = timedelta(minutes=5)
+    """How long the archive may lag behind the server before an alert."""
+    watch: str = "*/5 * * * *"
+    """When the archive is watched; cron, UTC."""
+
+
+class Load(Section):
+    """How much of the machines a backup may take."""
+
+    max_rate: Annotated[str, Field(pattern=r"\d+[kM]?")] | None = None
+    """pg_basebackup --max-rate: kilobytes a second, or with k, M; default: as fast as it goes."""
+    nice: Annotated[int, Field(ge=0, le=19)] = 0
+    """The priority of the programs that we start."""
+    ionice: Literal["best-effort", "idle"] | None = None
+    """Their input/output class."""
+
+
 class VerifyBackup(Section):
     """The restore test."""
 
@@ -150,6 +227,9 @@ class Cluster(Section):
     connection: Connection
     exclude_databases: tuple[str, ...] = ()
     full_backup: FullBackup = FullBackup()
+    incremental_backup: IncrementalBackup = IncrementalBackup()
+    wal: Wal = Wal()
+    load: Load = Load()
     verify_backup: VerifyBackup = VerifyBackup()
     fingerprints: Fingerprints = Fingerprints()
 

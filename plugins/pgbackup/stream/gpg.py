@@ -94,6 +94,15 @@ class PlainKeyring:
         del passphrase
         return ()
 
+    def seal(self) -> tuple[Command, ...]:
+        """No filter."""
+        return ()
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[tuple[Command, ...]]:
+        """No filter."""
+        yield ()
+
 
 class GpgKeyring:
     """Encryption by stock gpg, without any keyring of the user's."""
@@ -135,22 +144,13 @@ class GpgKeyring:
     def wrap(self, passphrase: bytes) -> bytes:
         """Encrypt a passphrase to all recipients."""
         self.public_keys()
-        files = [argument for path in self._settings.recipients for argument in ("--recipient-file", str(path))]
-        with _home() as home:
-            options = ("--trust-model", "always", *_CIPHER, *files, "--output", "-", "--encrypt")
-            output, _ = self._runner.run(_gpg(home, *options), feed=passphrase)
+        [command] = self.seal()
+        output, _ = self._runner.run(command, feed=passphrase)
         return output
 
     def unwrap(self, wrapped: bytes) -> bytes:
         """Open a wrapped passphrase with the configured private keys; see ports.Keyring."""
-        if not self._settings.private_keys:
-            raise UnfitError(
-                "no private key is configured here",
-                hint="name secret key files in encryption.private_keys on the side that verifies and recovers",
-            )
-        secret = self._passphrase()
-        with _home() as home, self._agent(home):
-            self._import(home, secret)
+        with self._unlocked() as (home, secret):
             try:
                 output, _ = self._runner.run(_gpg(home, *_LOOPBACK, "--decrypt", secret=secret), feed=wrapped)
             except ProgramFailed as error:
@@ -171,6 +171,32 @@ class GpgKeyring:
     def decrypt(self, passphrase: bytes) -> tuple[Command, ...]:
         """Return the gpg filter that decrypts; a tampered stream makes it exit non-zero, after its output."""
         return (self._symmetric(passphrase, "--decrypt"),)
+
+    def seal(self) -> tuple[Command, ...]:
+        """Return the gpg filter that encrypts to all recipients."""
+        files = [argument for path in self._settings.recipients for argument in ("--recipient-file", str(path))]
+        options = ("--no-keyring", "--no-options", "--no-random-seed-file", "--trust-model", "always")
+        return (_gpg("/nonexistent", *options, *_CIPHER, *files, "--output", "-", "--encrypt"),)
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[tuple[Command, ...]]:
+        """Unlock the private keys for many streams; see ports.Keyring."""
+        with self._unlocked() as (home, secret):
+            self._check_passphrase(home, secret)
+            yield (_gpg(home, "--lock-never", *_LOOPBACK, "--decrypt", secret=secret),)
+
+    @contextlib.contextmanager
+    def _unlocked(self) -> Iterator[tuple[str, bytes]]:
+        """Put the private keys into a home of their own; yield it and their passphrase."""
+        if not self._settings.private_keys:
+            raise UnfitError(
+                "no private key is configured here",
+                hint="name secret key files in encryption.private_keys on the side that verifies and recovers",
+            )
+        secret = self._passphrase()
+        with _home() as home, self._agent(home):
+            self._import(home, secret)
+            yield home, secret
 
     def _symmetric(self, passphrase: bytes, *options: str) -> Command:
         # No keyring and no agent is used: the home only has to be named, and never exist.
