@@ -2,41 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
-import getpass
-import logging
-import os
 import signal
-import socket
 import sys
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.logging import RichHandler
 
-from pgbackup.assembly import build_site, load_settings, log_file, service_parameters
 from pgbackup.capture import capture_full, capture_night, preflight
 from pgbackup.catalog.rebuild import rebuild
+from pgbackup.cli.face import Cluster, Config, Json, failures, open_site, running
 from pgbackup.cli.output import (
-    TerminalProgress,
     backup_document,
-    err,
     finding_document,
     out,
     print_backups,
-    print_error,
     print_findings,
     print_json,
     verification_document,
 )
-from pgbackup.domain.errors import ConfigurationError, PgBackupError, RefusedError
+from pgbackup.domain.errors import ConfigurationError, RefusedError
 from pgbackup.domain.ids import BackupId
 from pgbackup.domain.manifest import Manifest
 from pgbackup.domain.model import Finding, Verdict
-from pgbackup.domain.ports import Site
 from pgbackup.verify import verify
 
 app = typer.Typer(
@@ -50,14 +37,6 @@ catalog_app = typer.Typer(help="The catalog: a cache of what the repositories ho
 app.add_typer(backup_app, name="backup")
 app.add_typer(catalog_app, name="catalog")
 
-Config = Annotated[
-    Path | None, typer.Option("--config", help="protocol.yaml; default: PGBACKUP_CONFIG.", show_default=False)
-]
-Cluster = Annotated[
-    str | None, typer.Option("--cluster", help="Which cluster; needless when there is one.", show_default=False)
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, and errors as JSON to standard error.")]
-
 
 @backup_app.command("full")
 def backup_full(
@@ -68,7 +47,7 @@ def backup_full(
     dump_only: Annotated[bool, typer.Option("--dump-only", help="No physical base backup.")] = False,
 ) -> None:
     """Dump every database and the globals, and take a base backup; exit 0: durable in the local repository."""
-    with _run("backup", config, cluster, json=json) as (site, name):
+    with running("backup", config, cluster, json=json) as (site, name):
         manifests = (capture_full(site, name),) if dump_only else capture_night(site, name)
         verifications = [verify(site, manifest.id, "local") for manifest in manifests] if check else []
     if json:
@@ -94,9 +73,9 @@ def verify_backup(
     json: Json = False,
 ) -> None:
     """Restore a backup in isolation and compare it with its source; exit 1: rejected, 3: could not judge."""
-    with _failures(json=json):
+    with failures(json=json):
         cluster = BackupId.parse(backup_id).cluster
-    with _run("verify", config, cluster, json=json) as (site, _):
+    with running("verify", config, cluster, json=json) as (site, _):
         verification = verify(site, backup_id, repository)
     if json:
         print_json(verification_document(verification))
@@ -110,8 +89,8 @@ def verify_backup(
 @app.command("list")
 def list_backups(config: Config = None, cluster: Cluster = None, json: Json = False) -> None:
     """List the backups of the catalog, newest first."""
-    with _failures(json=json):
-        site = _site(config)
+    with failures(json=json):
+        site = open_site(config)
         if cluster is not None:
             site.settings.cluster(cluster)
         backups = site.catalog.backups(cluster)
@@ -126,8 +105,8 @@ def show_backup(
     backup_id: Annotated[str, typer.Argument(metavar="ID")], config: Config = None, json: Json = False
 ) -> None:
     """Show one backup with every verification and its findings."""
-    with _failures(json=json):
-        site = _site(config)
+    with failures(json=json):
+        site = open_site(config)
         backup = site.catalog.backup(str(BackupId.parse(backup_id)))
         if backup is None:
             raise RefusedError(f"no backup {backup_id} in the catalog", hint="`pgbackup list` shows what there is")
@@ -150,8 +129,8 @@ def show_backup(
 def doctor(config: Config = None, cluster: Cluster = None, json: Json = False) -> None:
     """Check everything that a backup needs: reachability, rights, versions, keys, space, clocks."""
     findings: dict[str, tuple[Finding, ...]] = {}
-    with _failures(json=json):
-        site = _site(config)
+    with failures(json=json):
+        site = open_site(config)
         for name in [cluster] if cluster else list(site.settings.clusters):
             findings[name] = preflight(site, name)
     if json:
@@ -171,8 +150,8 @@ def catalog_rebuild(
     json: Json = False,
 ) -> None:
     """Fill the catalog from a repository's manifests and verdicts; what it knows already stays."""
-    with _failures(json=json):
-        site = _site(config)
+    with failures(json=json):
+        site = open_site(config)
         if source not in site.repositories:
             raise ConfigurationError(f"no repository {source!r}", detail=", ".join(site.repositories))
         ids = rebuild(site.catalog, site.repositories[source], now=site.clock())
@@ -186,46 +165,6 @@ def main() -> None:
     """Run the command line."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exit, so that children are ended and files removed
     app(prog_name="pgbackup")
-
-
-def _site(config: Path | None, progress: Callable[[str, int], None] | None = None) -> Site:
-    owner = f"cli:{getpass.getuser()}@{socket.gethostname()}:{os.getpid()}"
-    return build_site(load_settings(config), service_parameters, owner=owner, progress=progress)
-
-
-@contextlib.contextmanager
-def _run(verb: str, config: Path | None, cluster: str | None, *, json: bool) -> Iterator[tuple[Site, str]]:
-    """Set up one long verb: log on terminal and in the log folder, progress bars, children ended at the end."""
-    with _failures(json=json), contextlib.ExitStack() as stack:
-        logging.basicConfig(
-            level=logging.WARNING if json else logging.INFO,
-            format="%(message)s",
-            handlers=[RichHandler(console=err, show_path=False, markup=False)],
-        )
-        progress = stack.enter_context(TerminalProgress()) if err.is_terminal and not json else None
-        site = _site(config, progress)
-        name = _only(site, cluster)
-        stack.enter_context(log_file(site.settings.paths.logs, f"{name}_{verb}", datetime.now(UTC)))
-        stack.callback(site.runner.terminate)
-        yield site, name
-
-
-def _only(site: Site, cluster: str | None) -> str:
-    names = list(site.settings.clusters)
-    if cluster is None and len(names) > 1:
-        raise ConfigurationError("which cluster?", detail=", ".join(names), hint="name one with --cluster")
-    name = cluster or names[0]
-    site.settings.cluster(name)
-    return name
-
-
-@contextlib.contextmanager
-def _failures(*, json: bool) -> Iterator[None]:
-    try:
-        yield
-    except PgBackupError as error:
-        print_error(error, as_json=json)
-        raise typer.Exit(error.exit_code) from None
 
 
 def _manifest_document(manifest: Manifest) -> dict[str, object]:
