@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 from rich.logging import RichHandler
 
-from pgbackup.assembly import load_settings, log_file, service_parameters
+from pgbackup.assembly import build_site, load_settings, log_file, service_parameters
 from pgbackup.cli.output import TerminalProgress, err, print_error
 from pgbackup.domain.errors import ConfigurationError, PgBackupError
 from pgbackup.domain.ports import Site
