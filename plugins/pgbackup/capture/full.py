@@ -21,7 +21,7 @@ from pgbackup.domain.ids import encode_database
 from pgbackup.domain.manifest import Database, Manifest
 from pgbackup.domain.model import Kind
 from pgbackup.domain.ports import Site
-from pgbackup.postgres import describe, dump
+from pgbackup.postgres import dump
 
 _GLOBALS = "globals.sql"
 
@@ -49,7 +49,6 @@ def take_full(site: Site, cluster: str) -> Manifest:
 
 def dump_moments(site: Site, source: Source, capture: Capture, moments: Moments) -> Manifest:
     """Dump each database at its moment, fingerprints beside it; commit; return the manifest."""
-    roles, bootstrap = describe.roles(source.connection)
     writer = BackupWriter(site, capture.id)
     writer.put(_GLOBALS, moments.globals)
     dumper = _Dumper(site, source, writer, capture)
@@ -66,8 +65,8 @@ def dump_moments(site: Site, source: Source, capture: Capture, moments: Moments)
         fingerprints=source.settings.fingerprints.enabled,
         encrypted=bool(site.keyring.suffix),
         recipients=writer.recipients,
-        roles=roles,
-        bootstrap_superuser=bootstrap,
+        roles=moments.roles,
+        bootstrap_superuser=moments.bootstrap_superuser,
         databases=entries,
         files=writer.files,
         not_included=("template databases", *(note for moment in moments.databases for note in moment.notes)),

@@ -59,6 +59,8 @@ class Moments:
 
     databases: tuple[Moment, ...]
     globals: bytes
+    roles: tuple[str, ...]
+    bootstrap_superuser: str
 
 
 @contextlib.contextmanager
@@ -73,9 +75,10 @@ def all_moments(source: Source, runner: Runner) -> Iterator[Moments]:
         with contextlib.ExitStack() as held:
             before = _globals(source, runner)
             moments = tuple(held.enter_context(_moment(source.parameters, source.settings, name)) for name in names)
+            roles, bootstrap = describe.roles(source.connection)
             after = _globals(source, runner)
             if dump.same_globals(before, after):
-                yield Moments(moments, after)
+                yield Moments(moments, after, roles, bootstrap)
                 return
         log.warning("roles or tablespaces changed while the snapshots were taken: once more")
     raise BusyError("roles or tablespaces keep changing", hint="what creates and drops roles this fast?")
