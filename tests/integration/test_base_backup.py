@@ -22,7 +22,6 @@ from pgbackup.domain.model import Kind, State, Verdict
 from pgbackup.domain.ports import Site
 from pgbackup.domain.sums import format_sums, parse_sums
 from pgbackup.postgres.throwaway import ThrowAwayServer
-from pgbackup.restore.isolated import server_for
 from pgbackup.verify import check_files, open_attempt, verify
 from pgbackup.verify.physical import replay
 
@@ -137,7 +136,6 @@ def test_only_what_the_backup_did_rejects_it(
     _, base = capture_night(site, "streamflix")
     attempt = open_attempt(site, base.id, "local")
     assert all(finding.ok for finding in check_files(site, attempt))
-    server = server_for(site, base, attempt.server)
 
     @contextlib.contextmanager
     def dies(_server: ThrowAwayServer, **_options: float) -> Iterator[None]:
@@ -146,7 +144,7 @@ def test_only_what_the_backup_did_rejects_it(
 
     monkeypatch.setattr(ThrowAwayServer, "running", dies)
     with pytest.raises(error):
-        replay(site, base, server)
+        replay(site, [base], attempt)
 
 
 def test_a_flipped_byte_in_the_base_is_rejected(busy: Source, site_for: Callable[..., Site]) -> None:

@@ -32,8 +32,8 @@ def capture_full(site: Site, cluster: str) -> Manifest:
     Returns once the backup is durable there and in the catalog. Raises BusyError while another backup of the cluster
     runs; after any error nothing is left that looks like a backup.
     """
-    with holding(site, cluster):
-        return take_full(site, cluster)
+    with holding(site, cluster) as held:
+        return take_full(held, cluster)
 
 
 def take_full(site: Site, cluster: str) -> Manifest:
@@ -103,7 +103,7 @@ class _Dumper:
             self._source.access,
             moment.database,
             snapshot_id=moment.snapshot.id,
-            compression=options.compression,
+            compression=self._source.compression,
         )
         encoded = encode_database(moment.database)
         if options.jobs == 1:

@@ -23,14 +23,14 @@ def capture_night(site: Site, cluster: str) -> tuple[Manifest, ...]:
     """
     if not site.settings.cluster(cluster).full_backup.base:
         return (capture_full(site, cluster),)
-    with holding(site, cluster):
+    with holding(site, cluster) as held:
         taken: list[Manifest] = []
         try:
-            base = _take_both(site, cluster, taken)
+            base = _take_both(held, cluster, taken)
         except PgBackupError:
             if not taken:
                 log.exception("the base backup of %s failed; the dump is taken without it", cluster)
-                take_full(site, cluster)
+                take_full(held, cluster)
             raise
     return taken[0], base
 

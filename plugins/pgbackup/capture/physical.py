@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 BACKUP_MANIFEST = "backup_manifest"
 _SNAPSHOT_TRIES = 8
 _COMMON_TRIES = 3
-_NO_ZSTD = "Zstandard"
+_NO_ZSTD = "ZSTD"  # in the server's refusal, whatever its language
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,13 @@ class PhysicalCapture:
     def _base_backup(self, folder: Path, parent: Path | None, *, compress: bool) -> None:
         source = self.source
         command = base_backup(
-            source.programs, source.access, source.database, folder, compress=compress, parent=parent
+            source.programs,
+            source.access,
+            source.database,
+            folder,
+            compress=compress,
+            parent=parent,
+            max_rate=source.settings.load.max_rate,
         )
         self.site.runner.run(command)
 

@@ -9,13 +9,14 @@ from functools import partial
 
 import psycopg
 
-from pgbackup.capture.source import fitting_programs
+from pgbackup.capture.source import fitting_programs, refuse_standby
 from pgbackup.domain.errors import PgBackupError
 from pgbackup.domain.findings import Answer, timed
 from pgbackup.domain.model import Finding, State
 from pgbackup.domain.ports import Site
 from pgbackup.postgres import describe
 from pgbackup.postgres.connection import Connection, connect, server_errors
+from pgbackup.postgres.dump import compression_for
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,8 @@ def preflight(site: Site, cluster: str) -> tuple[Finding, ...]:
     if not reachable.ok:
         return tuple(findings)
     with connect(parameters) as connection:
-        findings.append(_ask("client programs fit the server", lambda: _versions(site, connection)))
+        findings.append(_ask("server is a primary", lambda: _primary(connection)))
+        findings.append(_ask("client programs fit the server", lambda: _versions(site, cluster, connection)))
         findings.append(_ask("clocks agree", lambda: _clock(site, connection)))
         findings.extend(_rights(connection))
         if settings.full_backup.base:
@@ -125,9 +127,15 @@ def _keys(site: Site) -> Answer:
     return True, ", ".join(recipients) or "encryption is off", ""
 
 
-def _versions(site: Site, connection: Connection) -> Answer:
+def _primary(connection: Connection) -> Answer:
+    refuse_standby(connection)
+    return True, "", ""
+
+
+def _versions(site: Site, cluster: str, connection: Connection) -> Answer:
     _, version = fitting_programs(site, describe.server(connection))
-    return True, f"pg_dump {version}", ""
+    compression = compression_for(site.settings.cluster(cluster).full_backup.compression, version)
+    return True, f"pg_dump {version}, --compress={compression}", ""
 
 
 def _clock(site: Site, connection: Connection) -> Answer:

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from pgbackup.domain.errors import ConfigurationError, PgBackupError
@@ -28,11 +29,11 @@ class Capture:
 
 
 @contextlib.contextmanager
-def holding(site: Site, cluster: str) -> Iterator[None]:
-    """Hold the cluster for a capture, after settling what killed runs left."""
+def holding(site: Site, cluster: str) -> Iterator[Site]:
+    """Hold the cluster for a capture, after settling what killed runs left; its programs run as ``load`` says."""
     with site.catalog.exclusive(cluster, purpose="backup"):
         sweep(site, cluster)
-        yield
+        yield replace(site, runner=site.runner.lowered(site.settings.cluster(cluster).load))
 
 
 @contextlib.contextmanager

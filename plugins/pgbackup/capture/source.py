@@ -13,6 +13,7 @@ from pgbackup.domain.ports import Site
 from pgbackup.domain.settings import Cluster
 from pgbackup.postgres import describe
 from pgbackup.postgres.connection import Connection, ProgramAccess, connect, program_access
+from pgbackup.postgres.dump import compression_for
 from pgbackup.postgres.programs import Programs, find_programs
 
 
@@ -33,15 +34,36 @@ class Source:
         """The database for what belongs to no database: globals, replication."""
         return self.parameters.keywords.get("dbname", "postgres")
 
+    @property
+    def compression(self) -> str:
+        """The value of pg_dump's --compress."""
+        return compression_for(self.settings.full_backup.compression, self.client_version)
+
 
 @contextlib.contextmanager
 def opened_source(site: Site, cluster: str) -> Iterator[Source]:
-    """Connect to a cluster; raises UnfitError when the client programs here are older than its server."""
+    """Connect to a cluster; raises UnfitError for a standby, and for client programs older than the server."""
     settings, parameters = site.settings.cluster(cluster), site.connections(cluster)
     with connect(parameters) as connection, program_access(parameters) as access:
+        refuse_standby(connection)
         server = describe.server(connection)
         programs, version = fitting_programs(site, server)
         yield Source(settings, parameters, server, programs, version, access, connection)
+
+
+def refuse_standby(connection: Connection) -> None:
+    """Raise UnfitError for a standby: it can neither write the records nor switch the WAL that prove a backup."""
+    row = connection.execute(
+        "SELECT pg_catalog.pg_is_in_recovery(),"
+        " (SELECT pg_catalog.concat(sender_host, ':', sender_port) FROM pg_catalog.pg_stat_wal_receiver)"
+    ).fetchone()
+    if row is None or not row[0]:
+        return
+    raise UnfitError(
+        "the server is a standby: backups are taken from the primary",
+        detail=f"it follows {row[1]}" if row[1] else None,
+        hint="let the connection name the primary, or all hosts together with target_session_attrs=primary",
+    )
 
 
 def fitting_programs(site: Site, server: Server) -> tuple[Programs, str]:

@@ -10,11 +10,11 @@ from importlib import resources
 from typing import Any
 
 import psycopg
-from psycopg.rows import DictRow, dict_row
+from psycopg.rows import DictRow, class_row, dict_row
 
 from pgbackup.domain.errors import BusyError, RefusedError, UnavailableError, UnfitError
 from pgbackup.domain.manifest import Manifest
-from pgbackup.domain.model import Backup, Copy, CopyState, Finding, Kind, State, Verdict, Verification
+from pgbackup.domain.model import Backup, Copy, CopyState, Finding, Kind, State, Verdict, Verification, Watched
 
 Connect = Callable[[], "psycopg.Connection[Any]"]
 _MIGRATION_LOCK = 0x70676261  # any number that nobody else uses in the catalog's database
@@ -222,6 +222,35 @@ class PostgresCatalog:
                 _insert_findings(connection, key, attempt.findings)
                 _apply_verdict(connection, manifest.id, attempt.repository, attempt.verdict, attempt.finished_at)
 
+    def saw(self, cluster: str, findings: Sequence[Finding], *, owner: str, now: datetime) -> None:
+        """Record what the watch found; see ports.Catalog."""
+        with self._transaction() as connection, connection.transaction(), connection.cursor() as cursor:
+            cursor.executemany(
+                "INSERT INTO watch AS w (cluster, name, ok, detail, hint, owner, since, seen_at)"
+                " VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (cluster, name) DO UPDATE SET"
+                " (ok, detail, hint, owner, seen_at, since) = (excluded.ok, excluded.detail, excluded.hint,"
+                " excluded.owner, excluded.seen_at, CASE WHEN w.ok = excluded.ok THEN w.since ELSE excluded.since END)",
+                [(cluster, one.name, one.ok, one.detail, one.hint, owner, now, now) for one in findings],
+            )
+
+    def watched(self, cluster: str) -> tuple[Watched, ...]:
+        """Return the newest state of every watched name; see ports.Catalog."""
+        with self._transaction() as connection, connection.cursor(row_factory=class_row(Watched)) as cursor:
+            cursor.execute(
+                "SELECT name, ok, detail, hint, owner, since, seen_at, told_ok FROM watch WHERE cluster = %s"
+                " ORDER BY ok, name",
+                (cluster,),
+            )
+            return tuple(cursor.fetchall())
+
+    def told(self, watched: Sequence[Watched], *, cluster: str) -> None:
+        """Record that people heard of these states; see ports.Catalog."""
+        with self._transaction() as connection, connection.transaction(), connection.cursor() as cursor:
+            cursor.executemany(
+                "UPDATE watch SET told_ok = %s WHERE (cluster, name) = (%s, %s)",
+                [(one.ok, cluster, one.name) for one in watched],
+            )
+
     def _backups(self, condition: str, arguments: tuple[object, ...]) -> tuple[Backup, ...]:
         with self._transaction() as connection:
             rows = connection.execute(
@@ -342,7 +371,7 @@ def _apply_verdict(
     now: datetime | None,
 ) -> None:
     """Move the copy's and the backup's state. One verified copy proves the capture; a damaged copy beside it is
-    copied again, so it doesn't reject the backup.
+    copied again, so it doesn't reject the backup. What stands on a rejected backup is rejected with it.
     """
     if verdict is None:
         return
@@ -356,6 +385,13 @@ def _apply_verdict(
         "UPDATE backup_log SET state = CASE WHEN EXISTS (SELECT FROM backup_copy AS c"
         " WHERE c.backup_id = backup_log.id AND c.state = 'verified') THEN 'verified' ELSE 'rejected' END"
         " WHERE id = %s AND state IN ('captured', 'verified', 'rejected')",
+        (backup_id,),
+    )
+    connection.execute(
+        "WITH RECURSIVE rejected AS (SELECT id FROM backup_log WHERE id = %s AND state = 'rejected'"
+        " UNION SELECT b.id FROM backup_log AS b JOIN rejected AS r ON b.parent = r.id)"
+        " UPDATE backup_log SET state = 'rejected' WHERE id IN (SELECT id FROM rejected)"
+        " AND state IN ('captured', 'verified')",
         (backup_id,),
     )
 

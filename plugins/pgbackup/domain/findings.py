@@ -23,6 +23,7 @@ EXTENSIONS = "extensions are present"
 ROLES = "roles are present"
 MATERIALIZED_VIEWS = "materialized views are populated"
 CHECKSUMS = "data checksums"
+PAGES = "page checksums"
 COLLATIONS = "collation versions"
 APPLICATION = "application role connects"
 QUERIES = "application queries answer in time"
@@ -40,6 +41,22 @@ def verdict(findings: Iterable[Finding]) -> Verdict:
 def failures(findings: Iterable[Finding]) -> str:
     """Say in one line what did not hold."""
     return "; ".join(f"{finding.name}: {finding.detail}" for finding in findings if not finding.ok)
+
+
+def merged(parts: Iterable[Iterable[Finding]]) -> tuple[Finding, ...]:
+    """Join the findings of several servers by name: all of them have to hold."""
+    found: dict[str, Finding] = {}
+    for finding in (one for part in parts for one in part):
+        other = found.get(finding.name)
+        if other is None:
+            found[finding.name] = finding
+        else:
+            detail = "; ".join(text for text in (other.detail, finding.detail) if text)
+            seconds = round(other.seconds + finding.seconds, 3)
+            found[finding.name] = Finding(
+                finding.name, other.ok and finding.ok, seconds, detail, other.hint or finding.hint
+            )
+    return tuple(found.values())
 
 
 def timed(name: str, check: Check, *, clock: Callable[[], float]) -> Finding:

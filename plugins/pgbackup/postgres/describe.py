@@ -58,6 +58,12 @@ def server(connection: Connection) -> Server:
     return Server(**rows(connection, "server")[0])
 
 
+def summarizes_wal(connection: Connection) -> bool:
+    """Tell whether the server keeps WAL summaries (PostgreSQL 17), which block incrementals need."""
+    row = connection.execute("SELECT pg_catalog.current_setting('summarize_wal', true) = 'on'").fetchone()
+    return bool(row and row[0])
+
+
 def databases(connection: Connection) -> tuple[str, ...]:
     """List the databases that a full backup holds."""
     return tuple(row["datname"] for row in rows(connection, "databases"))
@@ -102,6 +108,11 @@ def objects(connection: Connection) -> dict[str, ObjectClass]:
 def invalid_indexes(connection: Connection) -> tuple[str, ...]:
     """List indexes that the server does not use."""
     return tuple(row["name"] for row in rows(connection, "invalid_indexes"))
+
+
+def other_collations(connection: Connection) -> tuple[str, ...]:
+    """List collations that sort indexes here by another version than the one they were built with."""
+    return tuple(row["difference"] for row in rows(connection, "collations"))
 
 
 def large_objects(connection: Connection) -> Content:

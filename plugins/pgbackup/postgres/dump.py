@@ -60,6 +60,17 @@ def dump_database(
     )
 
 
+def compression_for(method: str, pg_dump: str) -> str:
+    """Return ``full_backup.compression`` as a pg_dump of this version takes it.
+
+    Before 16 it has only gzip, given by its level: the other methods, chosen for their speed, become its fastest.
+    """
+    if int(pg_dump.split(".", maxsplit=1)[0]) >= 16:
+        return method
+    name, _, level = method.partition(":")
+    return {"none": "0", "gzip": level or "6"}.get(name, "1")
+
+
 def pack(folder: Path) -> Command:
     """Tar a directory-format dump to standard output."""
     return Command(("tar", "--create", "--file=-", "--directory", str(folder), "."))

@@ -23,13 +23,23 @@ class WalRange:
 
 
 def base_backup(
-    programs: Programs, access: ProgramAccess, database: str, folder: Path, *, compress: bool, parent: Path | None
+    programs: Programs,
+    access: ProgramAccess,
+    database: str,
+    folder: Path,
+    *,
+    compress: bool,
+    parent: Path | None,
+    max_rate: str | None,
 ) -> Command:
     """Take a base backup, or with ``parent`` (its backup_manifest) an incremental one, as tar files in ``folder``.
 
-    The WAL comes along in its own stream, so that the server does not wait for its archiver.
+    The WAL comes along in its own stream, so that the server does not wait for its archiver. ``max_rate`` limits
+    what the server sends, after its compression.
     """
     options = ["--compress=server-zstd:level=1"] if compress else []
+    if max_rate is not None:
+        options.append(f"--max-rate={max_rate}")
     if parent is not None:
         options.append(f"--incremental={parent}")
     return programs.command(
@@ -88,9 +98,19 @@ def verify_backup(programs: Programs, folder: Path) -> Command:
     return programs.command("pg_verifybackup", "--no-parse-wal", "--quiet", str(folder))
 
 
-def combine(programs: Programs, chain: tuple[Path, ...], target: Path) -> Command:
-    """Make one data directory of a base and its incrementals, in order."""
-    return programs.command("pg_combinebackup", "--no-sync", f"--output={target}", *(str(folder) for folder in chain))
+def combine(programs: Programs, chain: tuple[Path, ...], target: Path, *, major: int) -> Command:
+    """Make one data directory of a base and its incrementals, in order; where it can, of the links' own files.
+
+    The links are no backups any more afterwards.
+    """
+    options = ("--link",) if major >= 18 else ()
+    folders = (str(folder) for folder in chain)
+    return programs.command("pg_combinebackup", "--no-sync", "--no-manifest", *options, f"--output={target}", *folders)
+
+
+def check_pages(programs: Programs, data: Path) -> Command:
+    """Read every page of a cleanly stopped server and compare its checksum."""
+    return programs.command("pg_checksums", "--check", f"--pgdata={data}")
 
 
 def read_control(programs: Programs, data: Path) -> Command:

@@ -33,6 +33,11 @@ class WalStream:
     connection: Connection
     slot: str
 
+    def position(self) -> Lsn:
+        """Return where the server inserts now; the WAL from the beginning of its segment on is received."""
+        row = self.connection.execute("SELECT pg_catalog.pg_current_wal_insert_lsn()::text").fetchone()
+        return Lsn.parse(row[0] if row else "")
+
     def close_segment(self) -> Lsn:
         """Make a whole segment of everything up to now, and wait until it is here; return the position behind it.
 
@@ -83,7 +88,7 @@ def streaming_wal(
     slot = f"pgbackup_{secrets.token_hex(4)}"
     connection.execute("SELECT pg_catalog.pg_create_physical_replication_slot(%s, true, true)", (slot,))
     row = connection.execute(
-        "SELECT (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()),"
+        "SELECT ('x' || left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 8))::bit(32)::int,"
         " (SELECT bytes_per_wal_segment FROM pg_catalog.pg_control_init())"
     ).fetchone()
     if row is None:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 from pgbackup.domain.errors import PgBackupError, ProgramFailed, RefusedError, UnavailableError
@@ -106,6 +107,21 @@ def fetch_wal(
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
+
+
+def copy_archived(store: Store, archived: Archived, folder: Path) -> None:
+    """Copy an archived file as it rests, and its description, under their keys in a folder; bytes are checked."""
+    sealed = read_sidecar(store, archived)
+    target = folder / sealed.data_key
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    digest = sha256(usedforsecurity=False)
+    with store.open(sealed.data_key) as source, target.open("xb") as sink:
+        while chunk := source.read(1 << 20):
+            digest.update(chunk)
+            sink.write(chunk)
+    if digest.hexdigest() != sealed.stored_sha256:
+        raise _damaged(archived, "its stored bytes do not match their checksum")
+    (folder / sealed.sidecar_key).write_bytes(sealed.to_json())
 
 
 def check_header(archived: Archived, page: bytes) -> None:

@@ -47,7 +47,7 @@ class Comparison:
         manifest: Manifest,
         settings: Cluster,
         parameters: ConnectionParameters,
-        violated: frozenset[tuple[str, str]],
+        violated: frozenset[tuple[str, str]] = frozenset(),
     ) -> None:
         self._manifest = manifest
         self._settings = settings
@@ -172,9 +172,14 @@ class Comparison:
         return True, f"{count} foreign keys", ""
 
     def indexes(self, runner: Runner, programs: Programs) -> Answer:
-        """Each index is valid, complete against its table's rows, and each table's pages are sound (pg_amcheck)."""
+        """Each index is valid, complete against its table's rows, and each table's pages are sound (pg_amcheck).
+
+        Raises UnfitError when something is not, and this machine sorts otherwise than the one that built the indexes.
+        """
         invalid: list[str] = []
+        collations: list[str] = []
         for entry, connection in self._databases():
+            collations += [f"{entry.name}: {text}" for text in describe.other_collations(connection)]
             invalid += [f"{entry.name}: {name} is invalid" for name in describe.invalid_indexes(connection)]
         with program_access(self._parameters) as access:
             command = dump.check_indexes(programs, access, jobs=self._settings.verify_backup.jobs)
@@ -183,6 +188,12 @@ class Comparison:
             except ProgramFailed as error:
                 raise UnfitError("pg_amcheck could not check the indexes", detail=error.detail) from None
         invalid += [" ".join(block.split()) for block in _BLOCK.split(report.decode(errors="replace")) if block.strip()]
+        if invalid and collations:
+            raise UnfitError(
+                "the indexes cannot be judged here: collations have other versions than in the source",
+                detail=f"{some(collations)}; found: {some(invalid)}",
+                hint="verify where glibc and ICU are the source's; if these are: REINDEX the source",
+            )
         return not invalid, some(invalid) if invalid else "pg_amcheck: no corruption", _TAKE_ANOTHER
 
     def sequences(self) -> Answer:

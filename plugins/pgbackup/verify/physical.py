@@ -3,54 +3,72 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
 
-from pgbackup.domain.errors import RefusedError, UnavailableError, UnfitError
+from pgbackup.domain.chain import data_links
+from pgbackup.domain.errors import ProgramFailed, RefusedError, UnavailableError, UnfitError
 from pgbackup.domain.findings import Answer, some
+from pgbackup.domain.lsn import Lsn
 from pgbackup.domain.manifest import Content, Manifest, Table
-from pgbackup.domain.model import ConnectionParameters, Kind
+from pgbackup.domain.model import ConnectionParameters
 from pgbackup.domain.ports import Site
-from pgbackup.domain.settings import Cluster
+from pgbackup.postgres import physical
 from pgbackup.postgres.connection import connect
-from pgbackup.postgres.throwaway import ThrowAwayServer
+from pgbackup.postgres.throwaway import ThrowAwayServer, copy_server
+from pgbackup.restore.chain import Link, marked_groups, unpack_chain
+from pgbackup.restore.fitness import refuse_unfit
 from pgbackup.restore.isolated import server_for
-from pgbackup.restore.physical import (
-    RECOVERY_TIMEOUT,
-    marked_target,
-    recovery_settings,
-    refuse_tablespace_creation,
-    unpack_base,
-)
+from pgbackup.restore.physical import RECOVERY_TIMEOUT, recovery_settings, refuse_tablespace_creation
 from pgbackup.verify.attempt import Attempt
 from pgbackup.verify.compare import Comparison
 
 # What a server's last lines say when the machine failed it, or somebody stopped it, in the middle of a replay.
-_NOT_THE_BACKUP = re.compile(r"No space left on device|out of memory|shared memory|received \w+ shutdown request")
+_NOT_THE_BACKUP = re.compile(
+    r"No space left on device|out of memory|shared memory|received \w+ shutdown request|"
+    r"resource manager with ID \d+ not registered|must be loaded via|could not (access file|load library)"
+)
 
 
-def unpack(site: Site, manifest: Manifest, attempt: Attempt) -> Answer:
-    """Unpack the base and compare each of its files with the backup_manifest (pg_verifybackup)."""
+def lay_out(site: Site, links: Sequence[Link], attempt: Attempt) -> Answer:
+    """Unpack the links, compare each one's files with its backup_manifest (pg_verifybackup), combine, add the WAL."""
+    manifest = links[-1].manifest
     server = server_for(site, manifest, attempt.server)
-    unpack_base(site.runner, server, attempt.files)
-    return True, f"start {manifest.start_lsn}, consistent from {manifest.stop_lsn}", ""
+    refuse_unfit(manifest, server.programs, site.runner)
+    unpack_chain(site, server, links, jobs=site.settings.cluster(manifest.cluster).verify_backup.jobs)
+    detail = f"start {links[0].manifest.start_lsn}, WAL to {manifest.end_lsn} without a gap"
+    return True, detail if len(links) == 1 else f"{len(links)} links; {detail}", ""
 
 
-def replay(site: Site, manifest: Manifest, server: ThrowAwayServer) -> Answer:
-    """Replay to the marked point and promote.
+def replay(site: Site, chain: Sequence[Manifest], attempt: Attempt) -> Answer:
+    """Replay to each marked point and promote there: the points of different databases each have a server of their own.
 
-    Raises UnfitError for a backup whose rows cannot all be compared there: it was not found equal, so it may not count.
+    Raises UnfitError for a backup whose rows cannot all be compared: it was not found equal, so it may not count.
     """
-    end = marked_target(manifest)
-    if end is None:
-        raise _not_comparable(manifest, "no snapshot of it has a marked point")
-    elsewhere = [
-        entry.name
-        for entry in manifest.databases
-        if entry.marked_lsn != str(end) and any(table.content and table.content.rows for table in entry.tables)
-    ]
-    if elsewhere:
-        raise _not_comparable(manifest, f"these have no marked point, or another one: {some(elsewhere)}")
-    refuse_tablespace_creation(site.runner, server, manifest)
-    server.adopt(recovery_settings(site.runner, server, manifest, end))
+    manifest = chain[-1]
+    points = tuple(marked_groups(manifest))
+    if not points:
+        raise _not_comparable(manifest, "the snapshot of a database with rows has no marked point")
+    unpacked = server_for(site, manifest, attempt.server)
+    start = Lsn.parse(data_links(tuple(chain))[-1].start_lsn or "")
+    end = Lsn.parse(manifest.end_lsn or "")
+    refuse_tablespace_creation(site.runner, unpacked, manifest.server.timeline, start, end)
+    for point in points[:-1]:
+        copy_server(site.runner, unpacked, server_at(attempt, manifest, point))
+    for point in points:
+        _replay_to(site, manifest, server_for(site, manifest, server_at(attempt, manifest, point)), point)
+    return True, f"promoted at {some(str(point) for point in points)}", ""
+
+
+def server_at(attempt: Attempt, manifest: Manifest, point: Lsn) -> Path:
+    """Return the folder of the server that was replayed to a marked point; the last one's is the attempt's own."""
+    last = max(marked_groups(manifest))
+    return attempt.server if point == last else attempt.folder / f"server-{point.position:X}"
+
+
+def _replay_to(site: Site, manifest: Manifest, server: ThrowAwayServer, point: Lsn) -> None:
+    server.adopt(recovery_settings(site.runner, server, manifest, point))
     try:
         with server.running(timeout=RECOVERY_TIMEOUT):
             pass
@@ -58,9 +76,23 @@ def replay(site: Site, manifest: Manifest, server: ThrowAwayServer) -> Answer:
         if _NOT_THE_BACKUP.search(error.detail or ""):
             raise
         raise RefusedError(
-            f"recovery does not reach {end}", detail=error.detail, hint="the server's last lines say why"
+            f"recovery does not reach {point}", detail=error.detail, hint="the server's last lines say why"
         ) from None
-    return True, f"promoted at {end}", ""
+
+
+def check_pages(site: Site, manifest: Manifest, attempt: Attempt) -> Answer:
+    """Read every page of the recovered, stopped server and compare its checksum (pg_checksums)."""
+    if not manifest.server.data_checksums:
+        return True, "off in the source: enable them with pg_checksums", ""
+    server = server_for(site, manifest, attempt.server)
+    try:
+        report, _ = site.runner.run(physical.check_pages(server.programs, server.data))
+    except ProgramFailed as error:
+        if error.by_machine:
+            raise
+        return False, error.stderr, "the source's disk or memory is failing: look at its log and its kernel's"
+    blocks = re.search(rb"Blocks scanned: +(\d+)", report)
+    return True, f"{blocks[1].decode() if blocks else 'all'} pages", ""
 
 
 def _not_comparable(manifest: Manifest, reason: str) -> UnfitError:
@@ -72,21 +104,10 @@ def _not_comparable(manifest: Manifest, reason: str) -> UnfitError:
 
 
 class PhysicalComparison(Comparison):
-    """A base backup that was replayed to a marked point: the same questions, of which some have other answers.
+    """A physical backup that was replayed to a marked point: the same questions, of which some have other answers.
 
-    Databases whose snapshot is at another point hold no rows (replay refuses others); unlogged tables come back empty.
+    Unlogged tables come back empty.
     """
-
-    def __init__(
-        self,
-        manifest: Manifest,
-        settings: Cluster,
-        parameters: ConnectionParameters,
-        violated: frozenset[tuple[str, str]],
-    ) -> None:
-        target = str(marked_target(manifest))
-        here = tuple(entry for entry in manifest.databases if entry.marked_lsn == target)
-        super().__init__(manifest.model_copy(update={"databases": here}), settings, parameters, violated)
 
     def contents(self) -> Answer:
         """Compare rows; raises UnfitError where the snapshot and the recovery do not agree on the moment."""
@@ -94,11 +115,6 @@ class PhysicalComparison(Comparison):
         if late:
             raise _not_comparable(self._manifest, f"transactions {some(late)} ended between snapshot and marked point")
         return super().contents()
-
-    def checksums(self) -> Answer:
-        """Pages carry checksums, and every one was read: by pg_basebackup on the way, by pg_amcheck here."""
-        on = self._manifest.server.data_checksums
-        return True, "on" if on else "off in the source: enable them with pg_checksums", ""
 
     def _committed_too_early(self) -> list[str]:
         """Return transactions that the snapshot does not see and that the recovered server has as committed."""
@@ -116,12 +132,13 @@ class PhysicalComparison(Comparison):
         return Content(rows=0, hash="0") if table.unlogged and table.content else table.content
 
 
-def comparison_of(
-    manifest: Manifest,
-    settings: Cluster,
-    parameters: ConnectionParameters,
-    violated: frozenset[tuple[str, str]],
-) -> Comparison:
-    """Return the comparison that fits a backup's kind."""
-    kind = Comparison if manifest.kind is Kind.FULL else PhysicalComparison
-    return kind(manifest, settings, parameters, violated)
+def comparisons(
+    site: Site, manifest: Manifest, attempt: Attempt
+) -> Iterator[tuple[ThrowAwayServer, Callable[[ConnectionParameters], Comparison]]]:
+    """Yield each replayed server with the comparison of the databases that its marked point proves."""
+    settings = site.settings.cluster(manifest.cluster)
+    for point, names in marked_groups(manifest).items():
+        here = tuple(entry for entry in manifest.databases if entry.name in names)
+        part = manifest.model_copy(update={"databases": here})
+        server = server_for(site, manifest, server_at(attempt, manifest, point))
+        yield server, partial(PhysicalComparison, part, settings)

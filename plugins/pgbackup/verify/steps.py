@@ -8,8 +8,9 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import psycopg
@@ -17,17 +18,19 @@ import psycopg
 from pgbackup.domain import findings as named
 from pgbackup.domain.attestation import Attestation, seal
 from pgbackup.domain.errors import PgBackupError, ProgramFailed, RefusedError, UnfitError
-from pgbackup.domain.findings import failures, timed, verdict
-from pgbackup.domain.ids import KEY_FILE, BackupId
+from pgbackup.domain.findings import failures, merged, timed, verdict
+from pgbackup.domain.ids import BackupId
 from pgbackup.domain.manifest import File, Manifest
 from pgbackup.domain.model import ConnectionParameters, CopyState, Finding, Kind, State, Verdict, Verification
 from pgbackup.domain.ports import Site, Store
 from pgbackup.postgres import dump
 from pgbackup.postgres.throwaway import ThrowAwayServer
-from pgbackup.restore.fetch import Description, check_stored, describe_copy, fetch_file, open_passphrase
+from pgbackup.restore.chain import Link, fetch_link, read_chain
+from pgbackup.restore.fetch import Description, check_stored, describe_copy
 from pgbackup.restore.isolated import Restored, restore_database, restore_globals, server_for
 from pgbackup.verify.attempt import Attempt, discard, empty, held
-from pgbackup.verify.physical import comparison_of, replay, unpack
+from pgbackup.verify.compare import Comparison
+from pgbackup.verify.physical import check_pages, comparisons, lay_out, replay
 
 log = logging.getLogger(__name__)
 
@@ -38,26 +41,32 @@ _VIOLATIONS = "violated_foreign_keys.json"
 
 
 def check_files(site: Site, attempt: Attempt) -> tuple[Finding, ...]:
-    """Fetch every object, compare checksums, decrypt; unpack a physical backup and compare its files."""
+    """Fetch every object, compare checksums, decrypt; unpack a physical backup's chain and compare its files."""
     store = site.repositories[attempt.repository]
     with held(attempt), _recorded(site, attempt, FILES) as found:
         empty(attempt)
-        holder: list[Description] = []
+        chain: list[Description] = []
+        links: list[Link] = []
 
         def read() -> named.Answer:
-            holder.append(describe_copy(store, BackupId.parse(attempt.backup_id)))
-            count = _fetch_plain(site, store, holder[0], attempt.files)
-            return True, f"{count} files, {holder[0].manifest.stored_bytes} bytes", ""
+            chain.extend(_sound_chain(site, store, attempt))
+            if chain[-1].manifest.encrypted:  # read once more when they are decrypted, and checked again then
+                total = sum(check_stored(store, description) for description in chain)
+            else:
+                total = sum(description.manifest.stored_bytes for description in chain)
+                links.extend(fetch_link(site, store, one, _files_of(attempt, one.manifest)) for one in chain)
+            return True, f"{sum(len(one.digests) + 1 for one in chain)} files, {total} bytes", ""
+
+        def decrypt() -> named.Answer:
+            links.extend(fetch_link(site, store, one, _files_of(attempt, one.manifest)) for one in chain)
+            return True, f"{sum(len(one.manifest.files) for one in chain)} files", ""
 
         if not _note(found, named.BYTES, read):
             return tuple(found)
-        description = holder[0]
-        if description.manifest.encrypted and not _note(
-            found, named.DECRYPT, lambda: _decrypt(site, store, description, attempt.files)
-        ):
+        if not links and not _note(found, named.DECRYPT, decrypt):
             return tuple(found)
-        if description.manifest.kind is not Kind.FULL:
-            _note(found, named.MANIFEST_FILES, lambda: unpack(site, description.manifest, attempt))
+        if chain[-1].manifest.kind is not Kind.FULL:
+            _note(found, named.MANIFEST_FILES, lambda: lay_out(site, links, attempt))
     return tuple(found)
 
 
@@ -68,7 +77,8 @@ def check_restore(site: Site, attempt: Attempt) -> tuple[Finding, ...]:
     jobs = site.settings.cluster(manifest.cluster).verify_backup.jobs
     with held(attempt), _recorded(site, attempt, RESTORE) as found:
         if manifest.kind is not Kind.FULL:
-            _note(found, named.RECOVERY, lambda: replay(site, manifest, server))
+            if _note(found, named.RECOVERY, lambda: replay(site, _chain(site, attempt), attempt)):
+                _note(found, named.PAGES, lambda: check_pages(site, manifest, attempt))
             return tuple(found)
         server.create()
         with server.running() as parameters, ThreadPoolExecutor(max_workers=1) as pool:
@@ -83,18 +93,31 @@ def check_restore(site: Site, attempt: Attempt) -> tuple[Finding, ...]:
 
 
 def check_contents(site: Site, attempt: Attempt) -> tuple[Finding, ...]:
-    """Start the restored server and compare everything with the manifest."""
+    """Start the restored server (several, for several marked points) and compare everything with the manifest."""
     manifest = _manifest(site, attempt)
-    server = server_for(site, manifest, attempt.server)
+    settings = site.settings.cluster(manifest.cluster)
+    with held(attempt), _recorded(site, attempt, CONTENTS) as found:
+        if manifest.kind is Kind.FULL:
+            server = server_for(site, manifest, attempt.server)
+            compare = partial(Comparison, manifest, settings, violated=_violations(attempt))
+            found.extend(_compare(site, server, compare))
+        else:
+            parts = [_compare(site, server, compare) for server, compare in comparisons(site, manifest, attempt)]
+            found.extend(merged(parts))
+    return tuple(found)
+
+
+def _compare(
+    site: Site, server: ThrowAwayServer, compare: Callable[[ConnectionParameters], Comparison]
+) -> list[Finding]:
     if not (server.data / "PG_VERSION").exists():
         raise UnfitError(
             "the restored server is not on this machine",
             detail=str(server.data),
             hint="the tasks of one verification must run on one machine: serve the cluster's queue by one worker",
         )
-    settings = site.settings.cluster(manifest.cluster)
-    with held(attempt), _recorded(site, attempt, CONTENTS) as found, server.running() as parameters:
-        comparison = comparison_of(manifest, settings, parameters, _violations(attempt))
+    with server.running() as parameters:
+        comparison = compare(parameters)
         with ThreadPoolExecutor(max_workers=1) as pool:
             indexes = pool.submit(
                 timed,
@@ -102,9 +125,7 @@ def check_contents(site: Site, attempt: Attempt) -> tuple[Finding, ...]:
                 lambda: comparison.indexes(site.runner, server.programs),
                 clock=time.monotonic,
             )
-            found.extend(comparison.findings())
-            found.append(indexes.result())
-    return tuple(found)
+            return [*comparison.findings(), indexes.result()]
 
 
 def conclude(site: Site, attempt: Attempt, findings: Sequence[Finding]) -> Verification:
@@ -190,23 +211,25 @@ def _note(found: list[Finding], name: str, check: named.Check) -> bool:
     return found[-1].ok
 
 
-def _fetch_plain(site: Site, store: Store, description: Description, folder: Path) -> int:
-    """Check the stored bytes; an encrypted backup's are read once more when they are decrypted, checked again then."""
-    folder.mkdir(mode=0o700, parents=True)
-    if description.manifest.encrypted:
-        check_stored(store, description)
-    else:
-        for file in description.manifest.files:
-            fetch_file(site, store, description, file, b"", folder)
-    return len(description.digests) + 1
+def _sound_chain(site: Site, store: Store, attempt: Attempt) -> tuple[Description, ...]:
+    """Return the backup's chain, the base first; a rejected link rejects what stands on it."""
+    chain = read_chain(store, attempt.backup_id)
+    for description in chain[:-1]:
+        known = site.catalog.backup(description.manifest.id)
+        if known is not None and known.state is State.REJECTED:
+            raise RefusedError(
+                f"it stands on {known.id}, which is rejected", hint="the next incremental run takes a new base"
+            )
+    return chain
 
 
-def _decrypt(site: Site, store: Store, description: Description, folder: Path) -> named.Answer:
-    passphrase = open_passphrase(site, store, description)
-    files = [file for file in description.manifest.files if not KEY_FILE.fullmatch(file.name)]
-    for file in files:
-        fetch_file(site, store, description, file, passphrase, folder)
-    return True, f"{len(files)} files", ""
+def _chain(site: Site, attempt: Attempt) -> tuple[Manifest, ...]:
+    store = site.repositories[attempt.repository]
+    return tuple(description.manifest for description in read_chain(store, attempt.backup_id))
+
+
+def _files_of(attempt: Attempt, manifest: Manifest) -> Path:
+    return attempt.files / manifest.id
 
 
 def _decode(site: Site, manifest: Manifest, attempt: Attempt) -> named.Answer:
@@ -228,7 +251,7 @@ def _decode(site: Site, manifest: Manifest, attempt: Attempt) -> named.Answer:
 
 def _archive(manifest: Manifest, file: File, attempt: Attempt) -> Path:
     name = file.name.removesuffix(".gpg") if manifest.encrypted else file.name
-    path = attempt.files / name.removesuffix(".tar")
+    path = _files_of(attempt, manifest) / name.removesuffix(".tar")
     if not path.exists():
         raise UnfitError(
             "the decrypted files are not on this machine",
@@ -269,8 +292,6 @@ def _remember(attempt: Attempt, restored: Sequence[Restored]) -> None:
 
 
 def _violations(attempt: Attempt) -> frozenset[tuple[str, str]]:
-    if not (attempt.folder / _VIOLATIONS).exists():
-        return frozenset()  # a physical backup: its rows were not inserted again
     names = json.loads((attempt.folder / _VIOLATIONS).read_text(encoding="utf-8"))
     return frozenset((database, name) for database, name in names)
 
