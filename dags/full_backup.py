@@ -10,23 +10,13 @@ of each.
 verified backup is untouched (`pgbackup list`). When the cause is gone, clear the task or trigger a new run.
 """
 
-from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
-
-from pgbackup_airflow.operators import BackupOperator, PreflightOperator, verification_run
-from pgbackup_airflow.protocol import full_backup_asset, protocol_dag, settings
+from pgbackup_airflow.operators import BackupOperator, PreflightOperator, queue_verifications
+from pgbackup_airflow.protocol import backup_asset, protocol_dag, settings
 
 for name, cluster in settings().clusters.items():
     with protocol_dag(
         "full_backup", name, schedule=cluster.full_backup.schedule, due=cluster.full_backup.due, doc=__doc__
     ):
         preflight = PreflightOperator(task_id="preflight", cluster=name)
-        backup = BackupOperator(task_id="backup", cluster=name, asset=full_backup_asset(name))
-        verify = TriggerDagRunOperator.partial(
-            task_id="verify",
-            task_display_name="queue verifications",
-            trigger_dag_id=f"{name}_verify_backup",
-            logical_date=None,
-            skip_when_already_exists=True,
-            map_index_template="{{ task.conf.backup_id }}",
-        ).expand_kwargs(backup.output.map(verification_run))
-        preflight >> backup >> verify
+        backup = BackupOperator(task_id="backup", cluster=name, asset=backup_asset(name, "full"))
+        preflight >> backup >> queue_verifications(name, backup)

@@ -7,14 +7,16 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import Asset, BaseOperator, Context
 from airflow.sdk.exceptions import AirflowFailException
 
 from pgbackup.assembly import log_file
-from pgbackup.capture import capture_night, preflight, refuse
+from pgbackup.capture import capture_incremental, capture_night, preflight, refuse
 from pgbackup.domain.errors import ConfigurationError, PgBackupError
-from pgbackup.domain.findings import failures
+from pgbackup.domain.findings import advice, failures
 from pgbackup.domain.ids import BackupId
+from pgbackup.domain.manifest import Manifest
 from pgbackup.domain.model import Finding, Verdict
 from pgbackup.domain.ports import Runner, Site
 from pgbackup.postgres.connection import server_errors
@@ -70,10 +72,8 @@ class PreflightOperator(ProtocolOperator):
         refuse_unknown(context, allowed=())
         with self.site(context) as site:
             findings = preflight(site, self.cluster)
-            failed = [finding for finding in findings if not finding.ok]
-            if failed:
-                hints = "\n".join(f"HINT: {finding.name}: {finding.hint}" for finding in failed if finding.hint)
-                reason = f"{failures(failed)}\n{hints}"
+            if not all(finding.ok for finding in findings):
+                reason = advice(findings)
                 refuse(site, self.cluster, reason)
                 # Not AirflowFailException: a server that does not answer now may answer at the next try.
                 raise PreflightFailed(reason)
@@ -94,7 +94,6 @@ class BackupOperator(ProtocolOperator):
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Return what to verify: each backup's id, repository, size, and the number of its next verification."""
         with self.site(context) as site:
-            manifests = capture_night(site, self.cluster)
             summaries: list[dict[str, Any]] = [
                 {
                     "backup_id": manifest.id,
@@ -103,17 +102,41 @@ class BackupOperator(ProtocolOperator):
                     "seconds": (manifest.finished_at - manifest.started_at).total_seconds(),
                     "attempt": len(site.catalog.verifications(manifest.id)) + 1,
                 }
-                for manifest in manifests
+                for manifest in self.take(site)
             ]
         event: Any = context["outlet_events"][self.asset]
         event.extra = {"backups": summaries}
         return summaries
+
+    def take(self, site: Site) -> tuple[Manifest, ...]:
+        """Take the backups."""
+        return capture_night(site, self.cluster)
+
+
+class IncrementalBackupOperator(BackupOperator):
+    """Take what changed since the last physical backup, or a base where no incremental can stand."""
+
+    def take(self, site: Site) -> tuple[Manifest, ...]:
+        """Take the backup."""
+        return (capture_incremental(site, self.cluster),)
 
 
 def verification_run(captured: dict[str, Any]) -> dict[str, Any]:
     """Return what triggers the verification of one captured backup; the attempt makes a later try another run."""
     copy = {"backup_id": captured["backup_id"], "repository": captured["repository"]}
     return {"trigger_run_id": f"verify__{copy['backup_id']}__{copy['repository']}__{captured['attempt']}", "conf": copy}
+
+
+def queue_verifications(cluster: str, backup: BackupOperator) -> Any:
+    """Trigger the verification of each backup that a task took."""
+    return TriggerDagRunOperator.partial(
+        task_id="verify",
+        task_display_name="queue verifications",
+        trigger_dag_id=f"{cluster}_verify_backup",
+        logical_date=None,
+        skip_when_already_exists=True,
+        map_index_template="{{ task.conf.backup_id }}",
+    ).expand_kwargs(backup.output.map(verification_run))
 
 
 class ChooseCopiesOperator(ProtocolOperator):

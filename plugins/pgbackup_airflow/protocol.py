@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
 from airflow.providers.smtp.notifications.smtp import SmtpNotifier
-from airflow.sdk import DAG, Asset
+from airflow.sdk import DAG, Asset, BaseNotifier
 from airflow.sdk.definitions.callback import AsyncCallback
 from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 
@@ -31,9 +31,9 @@ def settings() -> Settings:
     return load_settings()
 
 
-def full_backup_asset(cluster: str) -> Asset:
-    """The asset that a captured full backup updates, for other teams' DAGs; nothing of ours is scheduled on it."""
-    return Asset(name=f"pgbackup/{cluster}/full", uri=f"x-pgbackup://{cluster}/full", group="pgbackup")
+def backup_asset(cluster: str, kind: str) -> Asset:
+    """The asset that a captured backup updates, for other teams' DAGs; nothing of ours is scheduled on it."""
+    return Asset(name=f"pgbackup/{cluster}/{kind}", uri=f"x-pgbackup://{cluster}/{kind}", group="pgbackup")
 
 
 def protocol_dag(
@@ -44,11 +44,13 @@ def protocol_dag(
     due: timedelta | None,
     doc: str | None,
     params: Mapping[str, Any] | None = None,
+    timeout: timedelta | None = None,
+    notifier: Callable[..., BaseNotifier] = MailNotifier,
 ) -> DAG:
     """Make one cluster's DAG of a procedure.
 
-    Never paused when new, nothing in the past (it would fire on unpause), one run at a time; a mail after every run,
-    and one while it still runs when it takes longer than ``due``.
+    Never paused when new, nothing in the past (it would fire on unpause), one run at a time, ended after ``timeout``;
+    the ``notifier`` hears of every run's end (a mail each), and a mail is sent when a run takes longer than ``due``.
     """
     title = procedure.replace("_", " ")
     return DAG(
@@ -62,8 +64,9 @@ def protocol_dag(
         tags=["pgbackup", cluster, procedure],
         description=f"{title} of {cluster}",
         doc_md=(doc or "").replace("<cluster>", cluster),
-        on_success_callback=MailNotifier(cluster=cluster, procedure=title, succeeded=True),
-        on_failure_callback=MailNotifier(cluster=cluster, procedure=title, succeeded=False),
+        dagrun_timeout=timeout,
+        on_success_callback=notifier(cluster=cluster, procedure=title, succeeded=True),
+        on_failure_callback=notifier(cluster=cluster, procedure=title, succeeded=False),
         deadline=_deadlines(cluster, title, due),
     )
 

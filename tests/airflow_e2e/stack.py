@@ -31,6 +31,7 @@ from tests.support.source import LIBRARY, ROOT, SAMPLE, Source, free_port
 RECIPIENT = "dba@streamflix.example"
 CONTACT = {"role": "Database Administrator", "name": "Dana Ortiz", "reach": "+1 555 0100"}
 CLUSTERS = ("streamflix", "library")
+PROCEDURES = ("full_backup", "incremental_backup", "verify_backup")
 COMPONENTS: dict[str, list[str]] = {
     "api-server": [],
     "scheduler": ["--skip-serve-logs"],
@@ -112,6 +113,8 @@ class Stack:
 
     def fill_protected(self) -> None:
         """Load both samples."""
+        self.protected.execute("ALTER SYSTEM SET summarize_wal = on")
+        self.protected.execute("SELECT pg_reload_conf()")
         self.protected.load_sample("streamflix")
         self.protected.execute("CREATE DATABASE library")
         self.protected.execute(LIBRARY, "library")
@@ -130,7 +133,7 @@ class Stack:
             self._components[name] = self._start(name, *options)
         eventually(self._is_healthy, "Airflow's components")
         self.rest = Rest(self._url, "admin", self.passwords["admin"])
-        expected = {f"{cluster}_{procedure}" for cluster in CLUSTERS for procedure in ("full_backup", "verify_backup")}
+        expected = {f"{cluster}_{procedure}" for cluster in CLUSTERS for procedure in PROCEDURES}
         eventually(lambda: expected <= self._dags() or self._import_errors(), "the DAGs")
         assert (errors := self._import_errors()) == [], "\n".join(errors)
 

@@ -36,8 +36,10 @@ DOCUMENT: dict[str, Any] = {
 }
 SCHEDULES = {
     "streamflix_full_backup": "0 2 * * *",
+    "streamflix_incremental_backup": "0 */6 * * *",
     "streamflix_verify_backup": "0 5 * * *",
     "library_full_backup": "30 3 * * *",
+    "library_incremental_backup": "0 */6 * * *",
     "library_verify_backup": "30 6 * * *",
 }
 # Everything that the rules forbid; Airflow itself refuses fail_fast together with all_done.

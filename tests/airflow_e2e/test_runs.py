@@ -10,7 +10,7 @@ import pytest
 
 from pgbackup.capture import capture_full
 from pgbackup.domain.ids import SUMS
-from pgbackup.domain.model import State, Verdict
+from pgbackup.domain.model import Kind, State, Verdict
 from tests.airflow_e2e.conftest import Night
 from tests.airflow_e2e.hold import Hold
 from tests.airflow_e2e.processes import ArgvWatch, end, living, programs
@@ -69,6 +69,17 @@ def test_the_night_ends_with_verified_backups(stack: Stack, night: Night) -> Non
         assert verification.findings
         assert all(finding.ok for finding in verification.findings)
     assert scratch(stack) == []
+
+
+def test_an_incremental_run_adds_a_link_that_is_proved_with_its_chain(stack: Stack, night: Night) -> None:
+    run = stack.rest.finish("streamflix_incremental_backup")
+    assert run.state == "success", run.logs()
+    (backup,) = stack.site().catalog.backups_of(run.owner)
+    assert (backup.kind, backup.method) == (Kind.INCREMENTAL, "block")
+    assert backup.parent in night.verifications
+    proof = Run(stack.rest, "streamflix_verify_backup", f"verify__{backup.id}__local__1")
+    assert proof.wait() == "success", proof.logs()
+    assert state_of(stack, backup.id) is State.VERIFIED
 
 
 def test_everybody_hears_of_the_night(stack: Stack, night: Night) -> None:

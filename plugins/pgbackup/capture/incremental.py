@@ -29,6 +29,12 @@ _ARCHIVE_PATIENCE = 120.0
 _STANDING = frozenset({State.CAPTURED, State.VERIFIED})
 
 
+def capture_base(site: Site, cluster: str) -> Manifest:
+    """Take a base backup with fingerprints of its own; durable when it returns."""
+    with holding(site, cluster):
+        return _take_base(site, cluster)
+
+
 def capture_incremental(site: Site, cluster: str) -> Manifest:
     """Take what the cluster needs next: an incremental, or a base where none can stand; durable when it returns.
 

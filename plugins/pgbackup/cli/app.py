@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pgbackup.capture import capture_full, capture_night, preflight
+from pgbackup.capture import capture_base, capture_full, capture_incremental, capture_night, preflight
 from pgbackup.catalog.rebuild import rebuild
 from pgbackup.cli.face import Cluster, Config, Json, failures, open_site, running
 from pgbackup.cli.output import (
@@ -20,10 +22,12 @@ from pgbackup.cli.output import (
     print_json,
     verification_document,
 )
+from pgbackup.cli.watch import watch_archive
 from pgbackup.domain.errors import ConfigurationError, RefusedError
 from pgbackup.domain.ids import BackupId
 from pgbackup.domain.manifest import Manifest
-from pgbackup.domain.model import Finding, Verdict
+from pgbackup.domain.model import Finding, Verdict, Verification
+from pgbackup.domain.ports import Site
 from pgbackup.verify import verify
 
 app = typer.Typer(
@@ -34,8 +38,10 @@ app = typer.Typer(
 )
 backup_app = typer.Typer(help="Take a backup now.", no_args_is_help=True)
 catalog_app = typer.Typer(help="The catalog: a cache of what the repositories hold.", no_args_is_help=True)
+Check = Annotated[bool, typer.Option("--verify", help="Restore it and compare it at once.")]
 app.add_typer(backup_app, name="backup")
 app.add_typer(catalog_app, name="catalog")
+app.command("watch")(watch_archive)
 
 
 @backup_app.command("full")
@@ -43,13 +49,40 @@ def backup_full(
     config: Config = None,
     cluster: Cluster = None,
     json: Json = False,
-    check: Annotated[bool, typer.Option("--verify", help="Restore it and compare it at once.")] = False,
+    check: Check = False,
     dump_only: Annotated[bool, typer.Option("--dump-only", help="No physical base backup.")] = False,
 ) -> None:
     """Dump every database and the globals, and take a base backup; exit 0: durable in the local repository."""
     with running("backup", config, cluster, json=json) as (site, name):
         manifests = (capture_full(site, name),) if dump_only else capture_night(site, name)
         verifications = [verify(site, manifest.id, "local") for manifest in manifests] if check else []
+    _print_captured(manifests, verifications, json=json)
+
+
+@backup_app.command("base")
+def backup_base(config: Config = None, cluster: Cluster = None, json: Json = False, check: Check = False) -> None:
+    """Take a physical base backup with its WAL, at a marked point of its own."""
+    _capture(capture_base, config, cluster, json=json, check=check)
+
+
+@backup_app.command("incremental")
+def backup_incremental(
+    config: Config = None, cluster: Cluster = None, json: Json = False, check: Check = False
+) -> None:
+    """Take what changed since the last physical backup: blocks or WAL; a base where no incremental can stand."""
+    _capture(capture_incremental, config, cluster, json=json, check=check)
+
+
+def _capture(
+    capture: Callable[[Site, str], Manifest], config: Path | None, cluster: str | None, *, json: bool, check: bool
+) -> None:
+    with running("backup", config, cluster, json=json) as (site, name):
+        manifests = (capture(site, name),)
+        verifications = [verify(site, manifest.id, "local") for manifest in manifests] if check else []
+    _print_captured(manifests, verifications, json=json)
+
+
+def _print_captured(manifests: Sequence[Manifest], verifications: Sequence[Verification], *, json: bool) -> None:
     if json:
         documents = [_manifest_document(manifest) for manifest in manifests]
         for document, verification in zip(documents, verifications, strict=False):
@@ -170,6 +203,9 @@ def main() -> None:
 def _manifest_document(manifest: Manifest) -> dict[str, object]:
     return {
         "id": manifest.id,
+        "kind": manifest.kind,
+        "method": manifest.method,
+        "parent": manifest.parent,
         "backup_time": manifest.backup_time.isoformat(),
         "bytes": manifest.stored_bytes,
         "seconds": (manifest.finished_at - manifest.started_at).total_seconds(),

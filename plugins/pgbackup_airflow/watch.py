@@ -1,0 +1,104 @@
+"""The watch: a run is red while anything fails; a mail goes out when something changes."""
+
+from __future__ import annotations
+
+import contextlib
+
+from airflow.sdk import BaseNotifier, Context
+from airflow.sdk.exceptions import AirflowFailException
+
+from pgbackup.domain.errors import PgBackupError
+from pgbackup.domain.findings import advice
+from pgbackup.domain.model import Finding, Watched
+from pgbackup.domain.ports import Site
+from pgbackup.report.alert import Alert, compose_alert
+from pgbackup.watch import names, watch
+from pgbackup_airflow.hook import PgBackupHook
+from pgbackup_airflow.notifier import deliver, run_link
+from pgbackup_airflow.operators import ProtocolOperator, refuse_unknown
+
+_NOT_JUDGED = "nobody knows now whether WAL is missing: open the run, the task's log says what stopped it"
+
+
+class WatchOperator(ProtocolOperator):
+    """Judge everything that recovery depends on, and record it: what people hear of is made of the records."""
+
+    def execute(self, context: Context) -> int:
+        """Return the number of findings; fails at once with all that do not hold."""
+        refuse_unknown(context, allowed=())
+        with self.site(context) as site:
+            findings = watch(site, self.cluster)
+            for finding in findings:
+                self.log.info("%s: %s %s", finding.name, "ok" if finding.ok else "FAILED", finding.detail)
+            failed = [finding for finding in findings if not finding.ok]
+            judged = (*findings, Finding(names.FINISHED, True, 0.0))
+            try:
+                site.catalog.saw(self.cluster, judged, owner=site.owner, now=site.clock())
+            except PgBackupError as error:
+                if all(finding.name == names.CATALOG for finding in failed):
+                    raise  # nothing else is wrong: the next try may reach it
+                self.log.error("not recorded: %s", error)  # noqa: TRY400 - said by whom it concerns, no bug of ours
+            if failed:
+                raise AirflowFailException(advice(failed))
+        return len(findings)
+
+
+class WatchNotifier(BaseNotifier):
+    """A DAG's on_success_callback and on_failure_callback: mails what changed since the last mail.
+
+    It runs in the DAG processor, behind the run: a mail server that is down changes no colour, and what could not be
+    sent is sent after the next run.
+    """
+
+    template_fields = ()
+
+    def __init__(self, *, cluster: str, procedure: str, succeeded: bool) -> None:
+        super().__init__()
+        self.cluster = cluster
+        self.procedure = procedure
+        self.succeeded = succeeded
+
+    def notify(self, context: Context) -> None:
+        """Send one mail when there is anything new."""
+        dag_id, run_id = context["dag"].dag_id, str(context["run_id"])
+        hook = PgBackupHook(owner=f"{dag_id}/{run_id}")
+        mail = hook.settings.mail
+        if mail is None:
+            self.log.warning("no mail is configured: nobody hears of %s", run_id)
+            return
+        site = hook.site()
+        try:
+            watched = self._watched(site, str(context.get("reason") or ""))
+        except PgBackupError as error:
+            watched = () if _failed_before(context) else (self._silent(site, error),)
+        news = tuple(one for one in watched if one.is_news)
+        if not news:
+            return
+        known = tuple(one for one in watched if not one.ok and not one.is_news)
+        run = f"{dag_id} {run_id}"
+        alert = Alert(self.cluster, run, run_link(dag_id, run_id), news, known, site.settings.contacts)
+        deliver(mail, *compose_alert(alert))
+        with contextlib.suppress(PgBackupError):  # then the next mail says it again
+            site.catalog.told(news, cluster=self.cluster)
+
+    def _watched(self, site: Site, reason: str) -> tuple[Watched, ...]:
+        """Return the state of everything; a run that ended before it judged is a finding, too."""
+        watched = site.catalog.watched(self.cluster)
+        if any(one.owner == site.owner for one in watched):
+            return watched
+        finding = Finding(names.FINISHED, False, 0.0, f"{site.owner} ended early: {reason}", _NOT_JUDGED)
+        site.catalog.saw(self.cluster, (finding,), owner=site.owner, now=site.clock())
+        return site.catalog.watched(self.cluster)
+
+    def _silent(self, site: Site, error: PgBackupError) -> Watched:
+        """Say that the catalog does not answer: then nobody knows what is new."""
+        now = site.clock()
+        detail = f"{error.message}; the run's log says what else fails"
+        return Watched(names.CATALOG, False, detail, error.hint or "", site.owner, now, now, True)
+
+
+def _failed_before(context: Context) -> bool:
+    """Without a catalog the run before says whether people know: Airflow mailed that one."""
+    instance = context.get("ti")
+    before = instance.get_previous_dagrun() if instance else None
+    return before is not None and before.state == "failed"
