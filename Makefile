@@ -5,6 +5,7 @@ VENV        := .venv
 PY          := $(VENV)/bin/python
 CACHE       := .cache/postgresql
 PG_MAJOR    := 18
+MAJORS      ?= 15 16 17 18
 # The first Python >= 3.11 on the PATH; `make PYTHON=/path/to/python demo` names another.
 PYTHON      ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.11; do \
                  "$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$name"; break; }; done)
@@ -14,7 +15,7 @@ LOCK        := uv pip compile -q --universal --python-version 3.11 --no-emit-ind
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv postgres lint test demo status down bench schema screenshots lock clean prerequisites
+.PHONY: help venv postgres lint test test-matrix demo status down bench schema screenshots lock clean prerequisites
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -50,6 +51,9 @@ lint: venv ## ruff, ruff format, mypy, shellcheck
 
 test: venv postgres ## the tests, against real PostgreSQL, gpg, SMTP and Airflow
 	$(PY) -m pytest $(TESTS)
+
+test-matrix: venv $(MAJORS:%=postgres-%) ## a night, its proof and its scripts on PostgreSQL 15 to 18 (MAJORS="15 18")
+	PGBACKUP_MAJORS="$(MAJORS)" $(PY) -m pytest tests/matrix
 
 demo: venv postgres ## two PostgreSQL servers, Airflow, a backup and its proof; leaves the UI up
 	@$(PY) -m demo up

@@ -14,10 +14,8 @@ no second mail does not mean that it is over, the colour says that.
 server keeps the WAL, and its disk fills.
 """
 
-from datetime import timedelta
-
 from pgbackup_airflow.protocol import protocol_dag, settings
-from pgbackup_airflow.watch import WatchNotifier, WatchOperator
+from pgbackup_airflow.watch import RUN_LIMIT, WatchNotifier, WatchOperator
 
 for name, cluster in settings().clusters.items():
     with protocol_dag(
@@ -26,7 +24,7 @@ for name, cluster in settings().clusters.items():
         schedule=cluster.wal.watch,
         due=None,
         doc=__doc__,
-        timeout=timedelta(minutes=10),
+        timeout=RUN_LIMIT,
         notifier=WatchNotifier,
     ):
-        WatchOperator(task_id="watch", cluster=name, execution_timeout=timedelta(minutes=3))
+        WatchOperator(task_id="watch", cluster=name)

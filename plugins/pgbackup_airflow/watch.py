@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+from datetime import timedelta
+from typing import Any
 
 from airflow.sdk import BaseNotifier, Context
 from airflow.sdk.exceptions import AirflowFailException
@@ -19,9 +21,16 @@ from pgbackup_airflow.operators import ProtocolOperator, refuse_unknown
 
 _NOT_JUDGED = "nobody knows now whether WAL is missing: open the run, the task's log says what stopped it"
 
+RUN_LIMIT = timedelta(minutes=10)
+"""A run that hangs is ended, so that it does not keep the next one from looking."""
+_TRY_LIMIT = timedelta(minutes=3)
+
 
 class WatchOperator(ProtocolOperator):
     """Judge everything that recovery depends on, and record it: what people hear of is made of the records."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(execution_timeout=_TRY_LIMIT, **kwargs)
 
     def execute(self, context: Context) -> int:
         """Return the number of findings; fails at once with all that do not hold."""
@@ -68,7 +77,7 @@ class WatchNotifier(BaseNotifier):
             return
         site = hook.site()
         try:
-            watched = self._watched(site, str(context.get("reason") or ""))
+            watched = self._watched(site, context)
         except PgBackupError as error:
             watched = () if _failed_before(context) else (self._silent(site, error),)
         news = tuple(one for one in watched if one.is_news)
@@ -81,12 +90,16 @@ class WatchNotifier(BaseNotifier):
         with contextlib.suppress(PgBackupError):  # then the next mail says it again
             site.catalog.told(news, cluster=self.cluster)
 
-    def _watched(self, site: Site, reason: str) -> tuple[Watched, ...]:
+    def _watched(self, site: Site, context: Context) -> tuple[Watched, ...]:
         """Return the state of everything; a run that ended before it judged is a finding, too."""
         watched = site.catalog.watched(self.cluster)
-        if any(one.owner == site.owner for one in watched):
+        run = context.get("dag_run")
+        started = run.start_date if run else None
+        # The owner needs no clocks to agree; a callback that comes late finds what a later run saw.
+        if any(one.owner == site.owner or (started and one.seen_at > started) for one in watched):
             return watched
-        finding = Finding(names.FINISHED, False, 0.0, f"{site.owner} ended early: {reason}", _NOT_JUDGED)
+        detail = f"{site.owner} ended before it judged: {context.get('reason')}"
+        finding = Finding(names.FINISHED, False, 0.0, detail, _NOT_JUDGED)
         site.catalog.saw(self.cluster, (finding,), owner=site.owner, now=site.clock())
         return site.catalog.watched(self.cluster)
 

@@ -26,6 +26,8 @@ class Task:
     retries: int
     has_retry_policy: bool
     trigger_rule: str
+    time_limit: float | None
+    """Seconds that a try may take."""
     is_teardown: bool
     decides_run: bool
     """A teardown whose failure fails the run: then its success hides the failures before it."""
@@ -51,6 +53,8 @@ class Dag:
     deadlines: list[float]
     """Seconds after a run is queued."""
     params: list[str]
+    run_limit: float | None
+    """Seconds that a run may take."""
     tasks: list[Task] = field(default_factory=list)
 
 
@@ -96,6 +100,7 @@ def _dag(dag: Any) -> Dag:
         on_failure=_names(dag.on_failure_callback),
         deadlines=[alert.interval.total_seconds() for alert in dag.deadline or ()],
         params=sorted(dag.params),
+        run_limit=dag.dagrun_timeout and dag.dagrun_timeout.total_seconds(),
         tasks=[_task(task) for task in dag.tasks],
     )
 
@@ -108,6 +113,7 @@ def _task(task: Any) -> Task:
         retries=task.retries,
         has_retry_policy=task.retry_policy is not None,
         trigger_rule=str(task.trigger_rule.value),
+        time_limit=task.execution_timeout and task.execution_timeout.total_seconds(),
         is_teardown=task.is_teardown,
         decides_run=task.is_teardown and task.on_failure_fail_dagrun,
         downstream=sorted(task.downstream_task_ids),

@@ -34,6 +34,8 @@ class Mailbox:
     def __init__(self) -> None:
         self.password = secrets.token_urlsafe(16)
         self.port = free_port()
+        self.refused = 0
+        """Logins with another password than ours."""
         self._mails: list[Mail] = []
         self._raw: list[bytes] = []
         self._lock = threading.Lock()
@@ -88,5 +90,6 @@ class Mailbox:
     def _authenticate(
         self, _server: SMTP, _session: Session, _envelope: Envelope, _mechanism: str, given: object
     ) -> AuthResult:
-        expected = LoginPassword(LOGIN.encode(), self.password.encode())
-        return AuthResult(success=given == expected)
+        success = given == LoginPassword(LOGIN.encode(), self.password.encode())
+        self.refused += not success
+        return AuthResult(success=success)

@@ -31,6 +31,7 @@ from tests.support.source import LIBRARY, ROOT, SAMPLE, Source, free_port
 RECIPIENT = "dba@streamflix.example"
 CONTACT = {"role": "Database Administrator", "name": "Dana Ortiz", "reach": "+1 555 0100"}
 CLUSTERS = ("streamflix", "library")
+PROCEDURES = ("full_backup", "verify_backup", "wal_watch")
 PROCEDURES = ("full_backup", "incremental_backup", "verify_backup")
 COMPONENTS: dict[str, list[str]] = {
     "api-server": [],
@@ -280,6 +281,7 @@ class Stack:
                 "exclude_databases": ["postgres", *(other for other in CLUSTERS if other != name)],
                 "full_backup": {"lock_timeout": "10 min", **full_backup},
                 "verify_backup": {"application_role": "app"},
+                "wal": {"watch": "0 0 1 1 *"},  # by the tests alone
             }
 
         return {

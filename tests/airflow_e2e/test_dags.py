@@ -31,6 +31,7 @@ DOCUMENT: dict[str, Any] = {
             "connection": {"airflow_conn_id": "library"},
             "full_backup": {"schedule": "30 3 * * *", "due": "20 min"},
             "verify_backup": {"schedule": "30 6 * * *"},
+            "wal": {"watch": "*/2 * * * *"},
         },
     },
 }
@@ -41,6 +42,8 @@ SCHEDULES = {
     "library_full_backup": "30 3 * * *",
     "library_incremental_backup": "0 */6 * * *",
     "library_verify_backup": "30 6 * * *",
+    "streamflix_wal_watch": "*/5 * * * *",
+    "library_wal_watch": "*/2 * * * *",
 }
 # Everything that the rules forbid; Airflow itself refuses fail_fast together with all_done.
 FORBIDDEN = """
@@ -67,6 +70,7 @@ with DAG("worse", fail_fast=True):
     work()
 """
 LEFT_OUT = ("__pycache__", ".airflowignore", "__main__.py")  # the last would end Airflow's process at once
+NOTIFIERS = {"MailNotifier", "WatchNotifier"}
 ALWAYS_RUN = {"all_done", "all_done_min_one_success", "all_done_setup_success", "always", "one_done", "none_failed"}
 
 # What would make a backup silent, or a run green over a failure: what it is called, and how it is seen.
@@ -77,8 +81,8 @@ DAG_RULES: dict[str, Callable[[Dag], bool]] = {
     "several runs at once": lambda dag: dag.max_active_runs != 1,
     "green after a failure, by fail_fast": lambda dag: dag.fail_fast,
     "pauses itself": lambda dag: dag.max_failed_runs != 0,
-    "nobody hears of success": lambda dag: "MailNotifier" not in dag.on_success,
-    "nobody hears of failure": lambda dag: "MailNotifier" not in dag.on_failure,
+    "nobody hears of success": lambda dag: not NOTIFIERS & set(dag.on_success),
+    "nobody hears of failure": lambda dag: not NOTIFIERS & set(dag.on_failure),
     "says nothing to the on-call": lambda dag: not dag.doc or "<cluster>" in dag.doc,
     "not found by its tag": lambda dag: "pgbackup" not in dag.tags,
 }
@@ -177,6 +181,12 @@ def test_the_rules_see_what_they_forbid(answers: Callable[[str], Any]) -> None:
 def test_a_full_backup_that_takes_too_long_raises_an_alert(bag: Bag) -> None:
     deadlines = {dag.id: dag.deadlines for dag in bag.dags if dag.id.endswith("_full_backup")}
     assert deadlines == {"streamflix_full_backup": [3600.0], "library_full_backup": [1200.0]}
+
+
+def test_a_watch_that_hangs_does_not_keep_the_next_one_from_looking(bag: Bag) -> None:
+    watches = [dag for dag in bag.dags if dag.id.endswith("_wal_watch")]
+    assert [dag.run_limit for dag in watches] == [600.0, 600.0]
+    assert [task.time_limit for dag in watches for task in dag.tasks] == [180.0, 180.0]
 
 
 def test_the_restore_test_can_be_asked_for_one_copy(bag: Bag) -> None:

@@ -11,6 +11,7 @@ import pytest
 from pgbackup.capture import capture_full
 from pgbackup.domain.ids import SUMS
 from pgbackup.domain.model import Kind, State, Verdict
+from pgbackup.watch import names
 from tests.airflow_e2e.conftest import Night
 from tests.airflow_e2e.hold import Hold
 from tests.airflow_e2e.processes import ArgvWatch, end, living, programs
@@ -222,6 +223,67 @@ def test_a_run_with_what_nobody_reads_or_nobody_knows_fails(stack: Stack) -> Non
         assert stack.site().catalog.verifications_of(run.owner) == ()
     assert not canary.exists()
     assert state_of(stack, known) is State.CAPTURED
+
+
+# --- the watch ---
+
+
+def watch(stack: Stack, conf: dict[str, str] | None = None) -> Run:
+    return stack.rest.finish("library_wal_watch", conf)
+
+
+def watch_mails(stack: Stack, *words: str) -> list[str]:
+    """The texts of the mails of `library`'s watch. A run's mail may be sent when the next one has ended."""
+    mails = [mail for mail in stack.mailbox.mails if "[library] wal watch" in mail.subject]
+    return [mail.text for mail in mails if all(word in mail.subject for word in words)]
+
+
+def wait_for_watch_mail(stack: Stack, *words: str) -> str:
+    (text,) = eventually(lambda: watch_mails(stack, *words), f"a mail of the watch: {words}")
+    return text
+
+
+def test_the_watch_tells_each_change_once_and_later_what_it_could_not_send(stack: Stack) -> None:
+    password, stack.mailbox.password = stack.mailbox.password, "changed by somebody"
+    try:
+        unheard = watch(stack)
+        eventually(lambda: stack.mailbox.refused, "a mail that is refused")
+    finally:
+        stack.mailbox.password = password
+    assert unheard.state == "failed"
+    assert unheard.tasks()["watch"]["try_number"] == 1, "a verdict is not tried again"
+    for finding in (names.SLOT, names.RECEIVER):
+        assert f"HINT: {finding}" in unheard.logs()
+
+    assert watch(stack).state == "failed"
+    text = wait_for_watch_mail(stack, "FAILED", names.SLOT, names.RECEIVER)
+    assert "What to do" in text
+    assert "pgbackup wal create-slot" in text
+    assert CONTACT["reach"] in text
+    assert watch(stack).state == "failed"
+    stack.protected.execute("SELECT pg_create_physical_replication_slot('pgbackup', true)")
+    watch(stack)
+    assert "Fails as told before" in wait_for_watch_mail(stack, "holds again", names.SLOT)
+    assert len(watch_mails(stack)) == 2
+
+
+def test_a_watch_that_ended_before_it_judged_is_told(stack: Stack) -> None:
+    assert watch(stack, {"nobody reads": "this"}).state == "failed"
+    wait_for_watch_mail(stack, "FAILED", names.FINISHED)
+    watch(stack)
+    wait_for_watch_mail(stack, "holds again", names.FINISHED)
+
+
+def test_a_silent_catalog_is_told_and_hides_nothing(stack: Stack) -> None:
+    stack.ops.execute("ALTER ROLE catalog NOLOGIN")
+    try:
+        run = watch(stack)
+        text = wait_for_watch_mail(stack, "FAILED", names.CATALOG)
+    finally:
+        stack.ops.execute("ALTER ROLE catalog LOGIN")
+    assert run.state == "failed"
+    assert names.RECEIVER in run.logs()
+    assert "the run's log says what else fails" in text
 
 
 # --- ended from outside ---

@@ -12,7 +12,7 @@ import pytest
 from tests.support.source import ROOT
 
 PLUGINS = ROOT / "plugins"
-VERBS = {"capture", "verify", "report"}
+VERBS = {"capture", "verify", "wal", "watch", "report", "recover"}
 MIDDLE = {"catalog", "store", "stream", "postgres"}
 # package -> what it may import of ours, besides itself
 TABLE: dict[str, set[str]] = {
@@ -22,11 +22,14 @@ TABLE: dict[str, set[str]] = {
     "restore": {"domain", *MIDDLE},
     "capture": {"domain", "restore", *MIDDLE},
     "verify": {"domain", "restore", *MIDDLE},
+    "wal": {"domain", "restore", *MIDDLE},
+    "watch": {"domain", "restore", *MIDDLE},
+    "recover": {"domain", "restore", *MIDDLE},
     "report": {"domain", "catalog"},
     "assembly": {"domain", *MIDDLE},
     "cli": {"domain", "catalog", "assembly", *VERBS},
 }
-ADAPTER = {"domain", "assembly", "postgres", "capture", "verify", "report"}
+ADAPTER = {"domain", "assembly", "postgres", "capture", "verify", "watch", "report"}
 PURE = {"os", "subprocess", "time", "logging", "socket", "psycopg", "boto3", "yaml", "random", "secrets"}
 
 

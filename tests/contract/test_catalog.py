@@ -242,6 +242,53 @@ def test_what_one_run_did_is_found_by_its_owner(catalog: PostgresCatalog) -> Non
     assert catalog.backups_of("x") == catalog.verifications_of("x") == ()
 
 
+# --------------------------------------------------------------------------------------------------------- watched
+
+
+def saw(catalog: PostgresCatalog, *findings: Finding, minutes: int = 0, cluster: str = "streamflix") -> None:
+    now = MOMENT + minutes * MINUTE
+    catalog.saw(cluster, findings, owner=f"run {minutes}", now=now)
+
+
+def test_what_changed_is_news_until_it_was_told(catalog: PostgresCatalog) -> None:
+    def news() -> dict[str, bool]:
+        return {one.name: one.ok for one in catalog.watched("streamflix") if one.is_news}
+
+    good, bad = Finding("a", True, 1.0, "d"), Finding("a", False, 1.0, "d'\u00e9", "h")
+    saw(catalog, good, Finding("b", True, 1.0))
+    assert news() == {}
+    saw(catalog, bad, minutes=5)
+    assert news() == {"a": False}
+    saw(catalog, bad, minutes=10)
+    assert news() == {"a": False}, "the mail did not go out: it is due still"
+    catalog.told(catalog.watched("streamflix"), cluster="streamflix")
+    saw(catalog, bad, minutes=15)
+    assert news() == {}
+    saw(catalog, good, minutes=20)
+    assert news() == {"a": True}
+    saw(catalog, bad, minutes=25)
+    assert news() == {}, "it failed, held and failed between two mails: people know"
+
+
+def test_what_is_watched_says_since_when_and_who_saw_it(catalog: PostgresCatalog) -> None:
+    for minutes, ok in ((0, True), (5, False), (10, False)):
+        saw(catalog, Finding("z", ok, 0.0, f"detail {minutes}", "h"), Finding("a", True, 0.0), minutes=minutes)
+    saw(catalog, Finding("a", True, 0.0), minutes=15)
+    first, second = catalog.watched("streamflix")
+    assert (first.name, first.ok, first.detail, first.owner) == ("z", False, "detail 10", "run 10")
+    assert (first.since, first.seen_at) == (MOMENT + 5 * MINUTE, MOMENT + 10 * MINUTE)
+    assert (second.name, second.since, second.seen_at) == ("a", MOMENT, MOMENT + 15 * MINUTE)
+
+
+def test_clusters_are_watched_apart(catalog: PostgresCatalog) -> None:
+    saw(catalog, Finding("a", False, 0.0))
+    saw(catalog, Finding("a", False, 0.0), cluster="other")
+    catalog.told(catalog.watched("other"), cluster="other")
+    assert [one.is_news for one in catalog.watched("streamflix")] == [True]
+    assert [one.is_news for one in catalog.watched("other")] == [False]
+    assert catalog.watched("none") == ()
+
+
 # --------------------------------------------------------------------------------------------------------- rebuilt
 
 

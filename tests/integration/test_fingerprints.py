@@ -117,22 +117,26 @@ VALUES: dict[str, tuple[str, ...]] = {
 }
 
 
+def load_types(server: Source) -> None:
+    """Make a database in which each type has a table of its own."""
+    server.execute("CREATE DATABASE types")
+    server.execute(TYPES, "types")
+    with server.connect("types") as connection:
+        for number, (kind, values) in enumerate(VALUES.items()):
+            name = sql.Identifier(f"t{number}")
+            create = sql.SQL("CREATE TABLE {} (id integer, v {})")
+            connection.execute(create.format(name, sql.SQL(kind)))
+            for place, value in enumerate((None, *values)):
+                statement = sql.SQL("INSERT INTO {} VALUES ({}, {})").format(name, place, sql.Literal(value))
+                connection.execute(statement)
+
+
 @pytest.fixture(scope="module")
 def own() -> Iterator[Source]:
-    """A server with a database in which each type has a table of its own."""
     server = Source()
     try:
         server.make_roles()
-        server.execute("CREATE DATABASE types")
-        server.execute(TYPES, "types")
-        with server.connect("types") as connection:
-            for number, (kind, values) in enumerate(VALUES.items()):
-                name = sql.Identifier(f"t{number}")
-                create = sql.SQL("CREATE TABLE {} (id integer, v {})")
-                connection.execute(create.format(name, sql.SQL(kind)))
-                for place, value in enumerate((None, *values)):
-                    statement = sql.SQL("INSERT INTO {} VALUES ({}, {})").format(name, place, sql.Literal(value))
-                    connection.execute(statement)
+        load_types(server)
         yield server
     finally:
         server.remove()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -14,9 +15,12 @@ from tests.support.source import Source
 from tests.support.traffic import Traffic
 
 from pgbackup.capture import capture_incremental, capture_night
+from pgbackup.domain.lsn import Lsn
 from pgbackup.domain.manifest import Manifest
 from pgbackup.domain.model import Kind, State, Verdict
 from pgbackup.domain.ports import Site
+from pgbackup.domain.wal import Archived
+from pgbackup.restore.archive import list_archive
 from pgbackup.verify import verify
 
 GRANT = "GRANT EXECUTE ON FUNCTION pg_switch_wal() TO backup"
@@ -38,6 +42,12 @@ def busy() -> Iterator[Source]:
 def options(site: Site, **changes: object) -> Site:
     section = site.settings.cluster("streamflix").incremental_backup.model_copy(update=changes)
     return with_settings(site, incremental_backup=section)
+
+
+def archived_behind(site: Site, base: Manifest) -> list[Archived]:
+    """The archived segments behind a base, in order."""
+    listing = list_archive(site.local, "streamflix", base.server.system_identifier)
+    return [listing.segments[one] for one in sorted(listing.segments) if one.start >= Lsn.parse(base.end_lsn or "")]
 
 
 def outcome(site: Site, manifest: Manifest) -> Verdict | None:
@@ -79,13 +89,15 @@ def test_bundles_of_archived_wal_are_equal_to_their_source(busy: Source, site_fo
 
 def test_a_gap_in_the_archive_forces_a_base(busy: Source, site_for: Callable[..., Site]) -> None:
     site = options(site_for(busy), method="wal")
-    with archiving(site, busy) as archive:
+    with archiving(site, busy):
         _, base = capture_night(site, "streamflix")
         for number in range(3):
-            busy.execute(f"CREATE TABLE gap{number} AS SELECT 1 AS a; SELECT pg_switch_wal()", "streamflix")
-        archive.wait()
-        behind = sorted(name for name in archive.segments() if name > archive.holding(base.end_lsn))
-        archive.remove(behind[1])
+            busy.execute(f"CREATE TABLE gap{number} AS SELECT 1 AS a", "streamflix")
+            busy.execute("SELECT pg_switch_wal()", "streamflix")
+        while len(behind := archived_behind(site, base)) < 3:
+            time.sleep(0.1)
+    site.local.delete(behind[1].sidecar_key)
+    with archiving(site, busy):
         forced = capture_incremental(site, "streamflix")
     assert (forced.kind, forced.method) == (Kind.BASE, None)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from tests.support.site import with_settings
 from tests.support.source import Source
 
 from pgbackup.capture import preflight
@@ -63,6 +66,24 @@ def test_a_database_that_refuses_us_is_named(own: Source, site_for: Callable[...
     finally:
         own.execute("GRANT CONNECT ON DATABASE streamflix TO backup, PUBLIC")
     assert "may connect to 'streamflix'" in found
+
+
+def test_a_client_package_without_pg_waldump_is_not_enough(
+    own: Source, site_for: Callable[..., Site], tmp_path: Path
+) -> None:
+    """As Debian's: it is found before the night, unless no base is wanted."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name in ("pg_dump", "pg_dumpall", "pg_basebackup", "pg_receivewal"):
+        (folder / name).symlink_to(own.bin / name)
+    site = site_for(own)
+    paths = site.settings.paths.model_copy(update={"postgres_bin": folder})
+    site = dataclasses.replace(site, settings=site.settings.model_copy(update={"paths": paths}))
+    finding = failed(site)["client programs fit the server"]
+    assert finding.detail == f"pg_waldump not in {folder}"
+    assert "install postgresql-18" in finding.hint
+    dump_only = site.settings.cluster("streamflix").full_backup.model_copy(update={"base": False})
+    assert "client programs fit the server" not in failed(with_settings(site, full_backup=dump_only))
 
 
 def test_a_server_that_is_down_is_one_finding_not_an_error(own: Source, site_for: Callable[..., Site]) -> None:

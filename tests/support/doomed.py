@@ -31,6 +31,8 @@ from pgbackup.catalog import PostgresCatalog
 from pgbackup.domain.manifest import Manifest
 from pgbackup.domain.model import Command, ConnectionParameters, Finding, Kind, Verdict
 from pgbackup.domain.ports import Sink, Site
+from pgbackup.domain.target import parse_target
+from pgbackup.recover import recover_cluster
 from pgbackup.store import LocalStore
 from pgbackup.stream import GpgKeyring, Processes
 from pgbackup.stream.process import Child
@@ -69,6 +71,8 @@ class Call:
     cluster: dict[str, Any]
     backup_id: str = ""
     owner: str = "test"
+    into: str = ""
+    lsn: str = ""
 
     def living(self) -> list[str]:
         """Programs that the killed process left behind: they all inherited its HOME."""
@@ -226,6 +230,8 @@ def perish(call: Call, trace: Path, at: str | None) -> None:
     site = doomed_site(call, Doom(trace, at or ""))
     if call.verb == "capture":
         capture_full(site, "streamflix")
+    elif call.verb == "recover":
+        recover_cluster(site, "streamflix", parse_target(lsn=call.lsn), into=Path(call.into))
     else:
         verify(site, call.backup_id, "local")
 

@@ -75,7 +75,7 @@ def programs(major: int = 18) -> Path:
 class Source:
     """The protected server. Trust on the socket for its superuser; passwords on loopback."""
 
-    def __init__(self, major: int = 18) -> None:
+    def __init__(self, major: int = 18, *, segment: int = 16) -> None:
         self.major = major
         self.bin = programs(major)
         self.folder = Path(tempfile.mkdtemp(prefix="pgsrc", dir="/tmp"))
@@ -96,6 +96,7 @@ class Source:
             "--encoding=UTF8",
             "--locale=C.UTF-8",
             "--data-checksums",
+            f"--wal-segsize={segment}",
         )
         lines = [f"{name} = '{value}'" for name, value in {**SETTINGS, "port": str(self.port)}.items()]
         (self.data / "postgresql.auto.conf").write_text("\n".join(lines) + "\n")

@@ -21,6 +21,7 @@ from pgbackup.postgres.dump import compression_for
 log = logging.getLogger(__name__)
 
 _CLOCK_SKEW = 5.0
+_PHYSICAL = ("pg_basebackup", "pg_receivewal", "pg_waldump")
 _RIGHTS = (
     (
         "reads all data",
@@ -133,9 +134,17 @@ def _primary(connection: Connection) -> Answer:
 
 
 def _versions(site: Site, cluster: str, connection: Connection) -> Answer:
-    _, version = fitting_programs(site, describe.server(connection))
-    compression = compression_for(site.settings.cluster(cluster).full_backup.compression, version)
-    return True, f"pg_dump {version}, --compress={compression}", ""
+    programs, version = fitting_programs(site, describe.server(connection))
+    options = site.settings.cluster(cluster).full_backup
+    missing = [name for name in _PHYSICAL if options.base and not (programs.folder / name).exists()]
+    if missing:
+        detail = f"{', '.join(missing)} not in {programs.folder}"
+        return (
+            False,
+            detail,
+            f"install postgresql-{version.split('.')[0]}: not all of them come with its client package",
+        )
+    return True, f"pg_dump {version}, --compress={compression_for(options.compression, version)}", ""
 
 
 def _clock(site: Site, connection: Connection) -> Answer:

@@ -55,7 +55,7 @@ def refuse_standby(connection: Connection) -> None:
     """Raise UnfitError for a standby: it can neither write the records nor switch the WAL that prove a backup."""
     row = connection.execute(
         "SELECT pg_catalog.pg_is_in_recovery(),"
-        " (SELECT pg_catalog.concat(sender_host, ':', sender_port) FROM pg_catalog.pg_stat_wal_receiver)"
+        " (SELECT sender_host || ':' || sender_port FROM pg_catalog.pg_stat_wal_receiver)"
     ).fetchone()
     if row is None or not row[0]:
         return

@@ -65,7 +65,11 @@ class PostgresCatalog:
                     f"cannot start the {purpose} of {cluster}: another one is running",
                     hint="wait for it to end; `pgbackup list` shows it",
                 )
-            yield
+            try:
+                yield
+            finally:  # at once: the server notices the end of a session only a moment after it
+                with contextlib.suppress(psycopg.Error):
+                    connection.execute("SELECT pg_advisory_unlock_all()")
 
     def begin(self, backup_id: str, *, cluster: str, kind: Kind, owner: str, now: datetime) -> None:
         """Record a start; see ports.Catalog."""

@@ -22,6 +22,8 @@ from pgbackup.cli.output import (
     print_json,
     verification_document,
 )
+from pgbackup.cli.recovery import recover_app, show_plan
+from pgbackup.cli.wal import wal_app
 from pgbackup.cli.watch import watch_archive
 from pgbackup.domain.errors import ConfigurationError, RefusedError
 from pgbackup.domain.ids import BackupId
@@ -41,7 +43,10 @@ catalog_app = typer.Typer(help="The catalog: a cache of what the repositories ho
 Check = Annotated[bool, typer.Option("--verify", help="Restore it and compare it at once.")]
 app.add_typer(backup_app, name="backup")
 app.add_typer(catalog_app, name="catalog")
+app.add_typer(wal_app, name="wal")
 app.command("watch")(watch_archive)
+app.command("plan-recovery")(show_plan)
+app.add_typer(recover_app, name="recover")
 
 
 @backup_app.command("full")

@@ -59,6 +59,13 @@ def merged(parts: Iterable[Iterable[Finding]]) -> tuple[Finding, ...]:
     return tuple(found.values())
 
 
+def advice(findings: Iterable[Finding]) -> str:
+    """Say what did not hold, and in a line each what to do about it."""
+    failed = [finding for finding in findings if not finding.ok]
+    hints = (f"HINT: {finding.name}: {finding.hint}" for finding in failed if finding.hint)
+    return "\n".join((failures(failed), *hints))
+
+
 def timed(name: str, check: Check, *, clock: Callable[[], float]) -> Finding:
     """Run a check that answers (ok, detail, hint) and note how long it took."""
     start = clock()

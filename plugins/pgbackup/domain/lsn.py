@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Self
 
 from pgbackup.domain.errors import ConfigurationError
+
+_TEXT = re.compile(r"([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})")
 
 
 @dataclass(frozen=True, order=True)
@@ -21,11 +24,10 @@ class Lsn:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read ``X/X``; raises ConfigurationError for anything else."""
-        high, slash, low = text.partition("/")
-        try:
-            return cls((int(high, 16) << 32) + int(low, 16) if slash else -1)
-        except ValueError:
-            raise ConfigurationError("not a WAL position", detail=repr(text[:40]), hint="such as 16/B374D848") from None
+        match = _TEXT.fullmatch(text)
+        if match is None:
+            raise ConfigurationError("not a WAL position", detail=repr(text[:40]), hint="such as 16/B374D848")
+        return cls((int(match[1], 16) << 32) + int(match[2], 16))
 
     def __str__(self) -> str:
         return f"{self.position >> 32:X}/{self.position & 0xFFFFFFFF:08X}"

@@ -128,6 +128,7 @@ class Server(Entry):
     timeline: int
     data_checksums: bool
     block_size: int
+    shared_preload_libraries: tuple[str, ...] = ()
 
 
 class Manifest(Entry):

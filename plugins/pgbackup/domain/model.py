@@ -55,6 +55,25 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Watched:
+    """What the watch last found under one name, and whether people were told that it holds."""
+
+    name: str
+    ok: bool
+    detail: str
+    hint: str
+    owner: str
+    since: datetime
+    seen_at: datetime
+    told_ok: bool
+
+    @property
+    def is_news(self) -> bool:
+        """It changed since people last heard of it."""
+        return self.ok is not self.told_ok
+
+
+@dataclass(frozen=True)
 class Verification:
     """One attempt to prove one copy of one backup."""
 

@@ -23,8 +23,9 @@ from pgbackup.domain.model import (
     State,
     Verdict,
     Verification,
+    Watched,
 )
-from pgbackup.domain.settings import Settings
+from pgbackup.domain.settings import Load, Settings
 
 Clock = Callable[[], datetime]
 
@@ -82,6 +83,9 @@ class Runner(Protocol):
 
     def spawn(self, command: Command) -> Process:
         """Start a program that runs on, in its own session; it dies with this process."""
+
+    def lowered(self, load: Load) -> Runner:
+        """Return a runner whose programs start at the priority of ``load``; terminate() of either ends both's."""
 
     def terminate(self) -> None:
         """End every program that is still running, and start none any more; from any thread, more than once."""
@@ -218,6 +222,15 @@ class Catalog(Protocol):
 
     def copies(self, backup_id: str) -> tuple[Copy, ...]:
         """Return a backup's copies."""
+
+    def saw(self, cluster: str, findings: Sequence[Finding], *, owner: str, now: datetime) -> None:
+        """Record what the watch found; what it did not judge this time stays as it was."""
+
+    def watched(self, cluster: str) -> tuple[Watched, ...]:
+        """Return the newest state of every watched name, what does not hold first."""
+
+    def told(self, watched: Sequence[Watched], *, cluster: str) -> None:
+        """Record that people heard of these states."""
 
     def register(
         self,

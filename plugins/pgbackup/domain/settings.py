@@ -152,7 +152,8 @@ class FullBackup(Section):
     schedule: str = "0 2 * * *"
     """Cron, UTC."""
     compression: Annotated[str, Field(pattern=r"none|gzip(:[1-9])?|lz4(:\d+)?|zstd(:\d+)?")] = "zstd:1"
-    """pg_dump --compress; measured: zstd:1 is smaller than gzip and five times as fast."""
+    """pg_dump --compress; measured: zstd:1 is smaller than gzip and five times as fast. Before PostgreSQL 16 there is
+    only gzip: its fastest level stands in for zstd and lz4."""
     base: bool = True
     """Take a physical base backup as well, proved by the same fingerprints; needs REPLICATION and WAL streaming."""
     jobs: Annotated[int, Field(ge=1, le=64)] = 1
@@ -204,9 +205,9 @@ class Load(Section):
     max_rate: Annotated[str, Field(pattern=r"\d+[kM]?")] | None = None
     """pg_basebackup --max-rate: kilobytes a second, or with k, M; default: as fast as it goes."""
     nice: Annotated[int, Field(ge=0, le=19)] = 0
-    """The priority of the programs that we start."""
+    """Added to the priority of the programs that a capture starts; receivers and restore tests keep theirs."""
     ionice: Literal["best-effort", "idle"] | None = None
-    """Their input/output class."""
+    """Their input/output class: `idle`, or `best-effort` at its lowest level."""
 
 
 class VerifyBackup(Section):

@@ -56,14 +56,18 @@ def base_backup(
     )
 
 
-def receive_wal(programs: Programs, access: ProgramAccess, database: str, folder: Path) -> Command:
-    """Stream WAL segments into a folder, from the server's present segment on, until told to stop."""
+def receive_wal(programs: Programs, access: ProgramAccess, database: str, folder: Path, *options: str) -> Command:
+    """Stream WAL segments into a folder until told to stop: from where its files end, else the slot of ``options``.
+
+    Without a slot and in an empty folder, from the server's present segment on.
+    """
     return programs.command(
         "pg_receivewal",
         f"--directory={folder}",
         "--no-password",
         "--no-loop",
         "--status-interval=1",
+        *options,
         f"--dbname={access.conninfo(database)}",
         env=access.env,
     )
@@ -74,6 +78,19 @@ def read_transactions(programs: Programs, folder: Path, *, timeline: int, start:
     return programs.command(
         "pg_waldump",
         "--rmgr=Transaction",
+        f"--path={folder}",
+        f"--timeline={timeline}",
+        f"--start={start}",
+        f"--end={end}",
+    )
+
+
+def read_landmarks(programs: Programs, folder: Path, *, timeline: int, start: Lsn, end: Lsn) -> Command:
+    """Print the records of commits and of named restore points, among others, between two positions."""
+    return programs.command(
+        "pg_waldump",
+        "--rmgr=Transaction",
+        "--rmgr=XLOG",
         f"--path={folder}",
         f"--timeline={timeline}",
         f"--start={start}",

@@ -97,15 +97,15 @@ def slot(connection: Connection, name: str) -> SlotState | None:
     """Return a replication slot; None when there is none of this name."""
     reason = "invalidation_reason" if connection.info.server_version >= _SINCE_INVALIDATION_REASON else "NULL"
     row = connection.execute(
-        "SELECT slot_name::text, slot_type = 'physical', active, wal_status, restart_lsn::text,"
+        "SELECT slot_name::text, slot_type = 'physical', active, wal_status, restart_lsn::text,"  # noqa: S608 - constants
         f" {reason}, pg_catalog.pg_wal_lsn_diff({_INSERTED}, restart_lsn)::bigint, safe_wal_size"
         " FROM pg_catalog.pg_replication_slots WHERE slot_name = %s",
         (name,),
     ).fetchone()
     if row is None:
         return None
-    *first, restart, invalidation, retained, safe = row
-    return SlotState(*first, Lsn.parse(restart) if restart else None, invalidation, retained, safe)
+    name, physical, active, status, restart, *rest = row
+    return SlotState(name, physical, active, status, Lsn.parse(restart) if restart else None, *rest)
 
 
 def create_slot(connection: Connection, name: str) -> Lsn:
@@ -154,7 +154,7 @@ def received(connection: Connection, slot: str) -> Lsn | None:
 def position(connection: Connection) -> Position:
     """Return where the server's WAL is now."""
     row = connection.execute(
-        "SELECT (SELECT system_identifier::text FROM pg_catalog.pg_control_system()),"
+        "SELECT (SELECT system_identifier::text FROM pg_catalog.pg_control_system()),"  # noqa: S608 - constants
         " CASE WHEN pg_catalog.pg_is_in_recovery()"
         " THEN coalesce((SELECT received_tli FROM pg_catalog.pg_stat_wal_receiver),"
         " (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()))"

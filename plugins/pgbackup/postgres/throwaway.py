@@ -100,6 +100,10 @@ class ThrowAwayServer:
         (self.data / "recovery.signal").touch()
         self.data.chmod(0o700)
         self._configure(settings)
+        self.own()
+
+    def own(self) -> None:
+        """Give every file to the user that servers run as, where that is not ours."""
         if _isolation() == "nobody":
             for folder, folders, names in os.walk(self.folder):
                 for name in ("", *folders, *names):
@@ -151,6 +155,12 @@ class ThrowAwayServer:
         return Command((*_PREFIX[_isolation()], *command.argv))
 
 
+def living_on(programs: Programs, program: str, *arguments: str) -> Command:
+    """Call a program that refuses to be root; a server that it starts outlives us, on the machine's own network."""
+    prefix = {"namespace": _MAP, "user": _MAP, "nobody": _AS_NOBODY, "direct": ()}[_isolation()]
+    return Command((*prefix, *programs.command(program, *arguments).argv))
+
+
 def copy_server(runner: Runner, server: ThrowAwayServer, folder: Path) -> None:
     """Copy a stopped server into another folder; sharing blocks where the filesystem can."""
     shutil.rmtree(folder, ignore_errors=True)
@@ -160,18 +170,11 @@ def copy_server(runner: Runner, server: ThrowAwayServer, folder: Path) -> None:
 
 _MAP = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
 _DIE = ("setpriv", "--pdeathsig", "INT", "--")
+_AS_NOBODY = ("setpriv", f"--reuid={_NOBODY}", f"--regid={_NOBODY}", "--clear-groups", "--")
 _PREFIX: dict[str, tuple[str, ...]] = {
     "namespace": (*_MAP, "--net", *_DIE),
     "user": (*_MAP, *_DIE),
-    "nobody": (
-        "setpriv",
-        "--pdeathsig",
-        "INT",
-        f"--reuid={_NOBODY}",
-        f"--regid={_NOBODY}",
-        "--clear-groups",
-        "--",
-    ),
+    "nobody": ("setpriv", "--pdeathsig", "INT", *_AS_NOBODY[1:]),
     "direct": (),
 }
 

@@ -38,15 +38,20 @@ _ENVIRONMENT = Environment(
 def compose(report: RunReport) -> tuple[str, str]:
     """Return (subject, HTML)."""
     subject = f"[{report.cluster}] {report.procedure}: {headline(report)}"
-    template = _ENVIRONMENT.get_template("run.html.jinja")
-    html = template.render(
+    html = render(
+        "run.html.jinja",
         report=report,
         headline=headline(report),
         next_steps=next_steps(report),
+        contacts=report.contacts,
         megabytes=lambda count: f"{(count or 0) / 1e6:.1f} MB",
-        utc=_utc,
     )
     return " ".join(subject.split()), html
+
+
+def render(template: str, **values: object) -> str:
+    """Fill a template of ours."""
+    return _ENVIRONMENT.get_template(template).render(utc=_utc, **values)
 
 
 def headline(report: RunReport) -> str:

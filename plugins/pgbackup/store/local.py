@@ -85,12 +85,11 @@ class LocalStore:
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """List complete objects in key order; see ports.Store."""
-        base = self._path(prefix.rpartition("/")[0]) if "/" in prefix else self._root
-        for path in _files(base):
+        folder, slash, start = prefix.rpartition("/")
+        for path in _files(self._path(folder) if slash else self._root, start):
+            status = path.stat()
             key = path.relative_to(self._root).as_posix()
-            if key.startswith(prefix):
-                status = path.stat()
-                yield ObjectInfo(key, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
+            yield ObjectInfo(key, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
 
     def delete(self, key: str) -> None:
         """Remove an object; see ports.Store."""
@@ -150,12 +149,13 @@ class _File:
         os.close(self._fd)
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    """Walk all files in the order of their keys; what a slash sorts before comes later, as in ``a-b/c``, ``a/b``."""
+def _files(folder: Path, start: str = "") -> Iterator[Path]:
+    """Walk all files whose way begins with ``start``, in the order of their keys: a slash counts, ``a-b/c``, ``a/b``."""
     if not folder.is_dir():
         return
     with os.scandir(folder) as entries:
-        found = [(f"{entry.name}/" if entry.is_dir() else entry.name, Path(entry)) for entry in entries]
+        wanted = [entry for entry in entries if entry.name.startswith(start)]
+        found = [(f"{entry.name}/" if entry.is_dir() else entry.name, Path(entry)) for entry in wanted]
     for name, path in sorted(found):
         if name.startswith("."):
             continue

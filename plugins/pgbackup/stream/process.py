@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import copy
 import fcntl
 import logging
 import os
@@ -23,6 +24,7 @@ from typing import IO
 from pgbackup.domain.errors import ProgramFailed, UnavailableError, UnfitError
 from pgbackup.domain.model import SECRET_FD, Command, Measured, Piped
 from pgbackup.domain.ports import Readable, Writable
+from pgbackup.domain.settings import Load
 from pgbackup.stream.redact import redact
 
 log = logging.getLogger(__name__)
@@ -41,7 +43,14 @@ class Processes:
         self._live: set[Child] = set()
         self._lock = threading.RLock()  # a signal handler may terminate() while its own thread holds it
         self._setpriv = shutil.which("setpriv")
-        self._ended = False
+        self._ended = threading.Event()
+        self.priority: tuple[str, ...] = ()
+
+    def lowered(self, load: Load) -> Processes:
+        """Share everything but the priority; see ports.Runner."""
+        other = copy.copy(self)
+        other.priority = _priority(load)
+        return other
 
     def run(self, command: Command, *, feed: bytes = b"", ok: frozenset[int] = frozenset({0})) -> tuple[bytes, str]:
         """Run to the end; see ports.Runner."""
@@ -96,7 +105,7 @@ class Processes:
     def terminate(self) -> None:
         """End every live program, politely first, and start none any more."""
         with self._lock:
-            self._ended = True
+            self._ended.set()
             live = list(self._live)
         for child in live:
             child.told_to_stop = True
@@ -133,9 +142,9 @@ class Processes:
                 detail=command.argv[0],
                 hint="`pgbackup doctor` lists what is missing",
             )
-        if self._ended:
+        if self._ended.is_set():
             raise UnavailableError(f"{command.name} is not started: the run was told to stop")
-        argv = list(command.argv)
+        argv = [*self.priority, *command.argv]
         secret_fd: int | None = None
         if command.secret is not None:
             secret_fd = _secret_pipe(command.secret)
@@ -163,7 +172,7 @@ class Processes:
     def _remember(self, child: Child) -> None:
         with self._lock:
             self._live.add(child)
-            child.told_to_stop = self._ended
+            child.told_to_stop = self._ended.is_set()
         if child.told_to_stop:  # since it was started
             child.signal(signal.SIGKILL)
 
@@ -348,6 +357,13 @@ class _Closing:
     def close(self) -> None:
         """Signal the end of the data."""
         self._stream.close()
+
+
+def _priority(load: Load) -> tuple[str, ...]:
+    """Return what a program is started through; best-effort without a level would be what every program has."""
+    nice = ("nice", "-n", str(load.nice)) if load.nice else ()
+    ionice = {None: (), "best-effort": ("ionice", "-c", "2", "-n", "7"), "idle": ("ionice", "-c", "3")}
+    return (*nice, *ionice[load.ionice])
 
 
 def _chunks(source: Readable | IO[bytes]) -> Iterator[bytes | memoryview]:

@@ -1,0 +1,160 @@
+"""The commands of recovery: what would be done, and doing it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from pgbackup.cli.face import Cluster, Config, Json, running
+from pgbackup.cli.output import out, print_json
+from pgbackup.domain.recovery import RecoveryPlan
+from pgbackup.domain.target import parse_target
+from pgbackup.domain.wal import Stretch
+from pgbackup.recover import Recovered, recover_cluster
+from pgbackup.recover import plan as plan_recovery
+
+To = Annotated[str | None, typer.Option("--to", help="latest, or a moment with its time zone: 2026-01-31T02:00:00Z.")]
+ToLsn = Annotated[str | None, typer.Option("--lsn", help="A position in the WAL, such as 16/B374D848.")]
+ToXid = Annotated[int | None, typer.Option("--xid", help="A transaction that is the last one to come back.")]
+ToName = Annotated[str | None, typer.Option("--name", help="A named restore point (pg_create_restore_point).")]
+OnTimeline = Annotated[int | None, typer.Option("--timeline", help="Another history than the newest one.", min=1)]
+From = Annotated[str, typer.Option("--from", help="The repository to recover from.")]
+
+
+recover_app = typer.Typer(help="Bring back what was lost, beside what is there.", no_args_is_help=True)
+
+
+@recover_app.command("cluster")
+def recover_a_cluster(
+    into: Annotated[Path, typer.Option(help="The data directory to make; it must not exist, or be empty.")],
+    to: To = None,
+    lsn: ToLsn = None,
+    xid: ToXid = None,
+    name: ToName = None,
+    timeline: OnTimeline = None,
+    source: From = "local",
+    port: Annotated[int | None, typer.Option(help="Start a server on it, on 127.0.0.1.", min=1, max=65535)] = None,
+    config: Config = None,
+    cluster: Cluster = None,
+    json: Json = False,
+) -> None:
+    """Recover a cluster to a target into a new data directory; repeat the command to go on after an interruption."""
+    with running("recover", config, cluster, json=json) as (site, known):
+        target = parse_target(to, lsn=lsn, xid=xid, name=name)
+        recovered = recover_cluster(site, known, target, into=into, timeline=timeline, repository=source, port=port)
+    if json:
+        print_json(recovered_document(recovered))
+    else:
+        print_recovered(recovered)
+
+
+def show_plan(
+    to: To = None,
+    lsn: ToLsn = None,
+    xid: ToXid = None,
+    name: ToName = None,
+    timeline: OnTimeline = None,
+    source: From = "local",
+    config: Config = None,
+    cluster: Cluster = None,
+    json: Json = False,
+) -> None:
+    """Show how a cluster would be recovered to a target, and how long it takes; exit 1: it cannot, and what can."""
+    with running("plan", config, cluster, json=json) as (site, known):
+        target = parse_target(to, lsn=lsn, xid=xid, name=name)
+        plan = plan_recovery(site, known, target, timeline=timeline, repository=source)
+    if json:
+        print_json(plan_document(plan))
+    else:
+        print_plan(plan)
+
+
+def print_plan(plan: RecoveryPlan) -> None:
+    """Print a plan: what comes back, from what, in which steps, and what to know before."""
+    out.print(f"{plan.cluster} to {plan.target}: {plan.target.meaning}", markup=False)
+    if plan.stop != plan.target:
+        out.print(f"  which is at {plan.stop}", markup=False)
+    out.print(f"  chain     {' + '.join(plan.chain)}, from {plan.repository}", markup=False)
+    for bundle in plan.bundles:
+        out.print(f"  bundle    {bundle}", markup=False)
+    for one in plan.wal:
+        out.print(f"  WAL       timeline {one.timeline}: {one.start} to {one.end}", markup=False)
+    if plan.loses:
+        out.print(f"  loses     {plan.loses} of what the archive holds", markup=False)
+    table = Table(box=None, pad_edge=False)
+    for column in ("step", "size", "predicted"):
+        table.add_column(column, justify="left" if column == "step" else "right")
+    for step in plan.steps:
+        table.add_row(step.name, f"{step.bytes / 1e6:.1f} MB" if step.bytes else "", f"{step.seconds:.1f} s")
+    table.add_row("total", "", f"{plan.seconds:.1f} s")
+    out.print(table)
+    for warning in plan.warnings:
+        out.print(f"note: {warning}", markup=False)
+
+
+def print_recovered(recovered: Recovered) -> None:
+    """Print what came back, how long it took, and what to do with it."""
+    found, folder = recovered.replayed, recovered.folder
+    for step in recovered.steps:
+        out.print(f"  {step.seconds:8.1f} s  {step.name}", markup=False)
+    out.print(
+        f"{recovered.plan.cluster} is recovered in {folder}: to {found.lsn}, now timeline {found.timeline}",
+        markup=False,
+    )
+    if found.last_commit or found.heartbeat:
+        out.print(f"last transaction {found.last_commit}, last heartbeat {found.heartbeat}", markup=False)
+    for gid in found.prepared:
+        out.print(f"note: prepared transaction {gid!r} waits for COMMIT PREPARED or ROLLBACK PREPARED", markup=False)
+    if recovered.port is not None:
+        out.print(f"a server runs on 127.0.0.1:{recovered.port}; it stops by: {stop_command(folder)}", markup=False)
+
+
+def stop_command(folder: Path) -> str:
+    """Return what stops the server of a recovered directory."""
+    return f"kill -INT $(head -n 1 {folder / 'postmaster.pid'})"
+
+
+def recovered_document(recovered: Recovered) -> dict[str, Any]:
+    """Return what ``recover cluster --json`` prints."""
+    found = recovered.replayed
+    return {
+        "cluster": recovered.plan.cluster,
+        "folder": str(recovered.folder),
+        "lsn": str(found.lsn),
+        "timeline": found.timeline,
+        "last_commit": found.last_commit.isoformat() if found.last_commit else None,
+        "heartbeat": found.heartbeat.isoformat() if found.heartbeat else None,
+        "prepared_transactions": list(found.prepared),
+        "seconds": round(sum(step.seconds for step in recovered.steps), 1),
+        "steps": [
+            {"name": step.name, "bytes": step.bytes, "seconds": round(step.seconds, 1)} for step in recovered.steps
+        ],
+        "port": recovered.port,
+        "stop": stop_command(recovered.folder) if recovered.port is not None else None,
+    }
+
+
+def plan_document(plan: RecoveryPlan) -> dict[str, Any]:
+    """Return what ``plan-recovery --json`` prints."""
+    return {
+        "cluster": plan.cluster,
+        "system_identifier": plan.system_identifier,
+        "repository": plan.repository,
+        "target": {"kind": plan.target.kind, "text": str(plan.target), "meaning": plan.target.meaning},
+        "timeline": plan.timeline,
+        "chain": list(plan.chain),
+        "bundles": list(plan.bundles),
+        "wal": [_stretch(one) for one in plan.wal],
+        "archived": [_stretch(one) for one in plan.archived],
+        "steps": [{"name": step.name, "bytes": step.bytes, "seconds": round(step.seconds, 1)} for step in plan.steps],
+        "seconds": round(plan.seconds, 1),
+        "loses_seconds": None if plan.loses is None else plan.loses.total_seconds(),
+        "warnings": list(plan.warnings),
+    }
+
+
+def _stretch(one: Stretch) -> dict[str, Any]:
+    return {"timeline": one.timeline, "start": str(one.start), "end": str(one.end)}

@@ -1,0 +1,93 @@
+"""Put the WAL of a plan into pg_wal: whole, checked, of the right timelines, and nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from pgbackup.domain.errors import RefusedError
+from pgbackup.domain.ports import Site, Store
+from pgbackup.domain.recovery import RecoveryPlan
+from pgbackup.domain.target import Latest
+from pgbackup.domain.wal import Segment, Stretch, is_segment
+from pgbackup.postgres.throwaway import ThrowAwayServer
+from pgbackup.restore.archive import fetch_wal, list_archive
+from pgbackup.restore.chain import Link, unpack
+from pgbackup.restore.physical import refuse_tablespace_creation
+from pgbackup.restore.received import receiver_folder
+from pgbackup.store import LocalStore
+
+log = logging.getLogger(__name__)
+
+
+def stage_wal(
+    site: Site, plan: RecoveryPlan, store: Store, bundles: Sequence[Link], server: ThrowAwayServer, *, jobs: int
+) -> None:
+    """Stage what the plan names and every history file, beside the links' own WAL that is there already.
+
+    Raises RefusedError when some of it is gone or damaged, UnfitError when replay would create a tablespace at the
+    source's path.
+    """
+    folder = server.data / "pg_wal"
+    needed = {segment.name for one in plan.wal for segment in _segments(one, plan.segment_size)}
+    for link in bundles:
+        _from_archive(site, plan, _unbundled(site, link), folder, needed, jobs=jobs)
+    archived = {segment.name for one in plan.archived for segment in _segments(one, plan.segment_size)}
+    _from_archive(site, plan, store, folder, archived, jobs=jobs)
+    for path in folder.iterdir():
+        if is_segment(path.name) and path.name not in needed:
+            path.unlink()  # of a branch that this history left: the server would follow it
+    missing = sorted(name for name in needed if not (folder / name).exists())
+    if missing:
+        raise RefusedError(
+            f"{missing[0]} and {len(missing) - 1} more WAL segments of the plan are gone from the archive",
+            hint="drop this recovery and plan it again: `pgbackup plan-recovery`",
+        )
+    for one in plan.wal:
+        refuse_tablespace_creation(site.runner, server, one.timeline, one.start, one.end)
+    if isinstance(plan.stop, Latest):
+        _received(site, plan, folder)
+
+
+def _segments(one: Stretch, size: int) -> Iterator[Segment]:
+    for number in range(one.start.position // size, one.end.position // size):
+        yield Segment(one.timeline, number, size)
+
+
+def _from_archive(site: Site, plan: RecoveryPlan, store: Store, folder: Path, names: set[str], *, jobs: int) -> None:
+    listing = list_archive(store, plan.cluster, plan.system_identifier)
+    wanted = [
+        *(archived for archived in listing.segments.values() if archived.name in names),
+        *listing.histories.values(),
+    ]
+    if wanted:
+        with site.keyring.opened() as unlock:
+            fetch_wal(site, store, wanted, folder, unlock, jobs=jobs)
+
+
+def _unbundled(site: Site, link: Link) -> Store:
+    """Unpack a bundle: a small archive of its own."""
+    folder = link.files / "bundle"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    unpack(site.runner, link.files / "wal.tar", folder)
+    return LocalStore(folder)
+
+
+def _received(site: Site, plan: RecoveryPlan, folder: Path) -> None:
+    """Add what a receiver on this machine has behind the archive's end: whole segments, then the unfinished one."""
+    here = receiver_folder(site.settings, plan.cluster) / plan.system_identifier
+    segment = Segment.holding(plan.wal[-1].end, plan.timeline, plan.segment_size)
+    while _copied(here / segment.name, folder / segment.name):
+        segment = segment.next()
+    if _copied(here / f"{segment.name}.partial", folder / segment.name):
+        log.info("the unfinished segment %s of the receiver is used too", segment.name)
+
+
+def _copied(source: Path, target: Path) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        shutil.copyfile(source, target)
+        return True
+    return False

@@ -1,0 +1,50 @@
+"""The backups that recovery starts from: which one is the newest, and is it young enough."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from pgbackup.domain.errors import RefusedError
+from pgbackup.domain.findings import Answer
+from pgbackup.domain.ids import BackupId
+from pgbackup.domain.manifest import Manifest
+from pgbackup.domain.model import Backup, Kind, State
+from pgbackup.domain.ports import Store
+from pgbackup.restore.fetch import describe_copy
+
+log = logging.getLogger(__name__)
+
+USABLE = frozenset({State.CAPTURED, State.VERIFIED})
+OLDEST = timedelta(hours=26)
+"""A night, and two hours to take and to prove its backups."""
+
+
+def start_of_recovery(store: Store, backups: Sequence[Backup], system: str | None) -> Manifest | None:
+    """Return the newest verified physical backup of a system, else the newest; ``backups`` come newest first."""
+    physical = [one for one in backups if one.kind is Kind.BASE or one.method == "block"]
+    for backup in sorted(physical, key=lambda one: one.state is not State.VERIFIED):
+        try:
+            manifest = describe_copy(store, BackupId.parse(backup.id)).manifest
+        except RefusedError as error:
+            log.warning("%s is no start of a recovery: %s", backup.id, error)
+            continue
+        if system in {None, manifest.server.system_identifier}:
+            return manifest
+    return None
+
+
+def recent(backups: Sequence[Backup], kinds: Sequence[Kind], now: datetime, cluster: str) -> Answer:
+    """Each kind of the night has a verified backup that is not older than a night and a bit."""
+    details, ok = [], True
+    for kind in kinds:
+        moments = [one.backup_time for one in backups if one.kind is kind and one.state is State.VERIFIED]
+        newest = max((moment for moment in moments if moment), default=None)
+        ok = ok and newest is not None and now - newest <= OLDEST
+        details.append(f"{kind}: {newest:%Y-%m-%d %H:%M} UTC" if newest else f"{kind}: none")
+    return (
+        ok,
+        "newest verified " + ", ".join(details),
+        f"look at the last runs of {cluster}_full_backup and {cluster}_verify_backup; run the first one again",
+    )
