@@ -13,14 +13,11 @@ import subprocess
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 
 import psycopg
 
-from bench.stage import BIN, Stage, machine, pgbackup, stage
+from bench.stage import BIN, Stage, machine, pgbackup, stage, write_table
 
-README = Path(__file__).with_name("README.md")
-START, END = "<!-- full_backup -->", "<!-- /full_backup -->"
 OURS = {
     "capture, no fingerprints, no GPG": (0.22, {"encrypted": False, "fingerprints": {"enabled": False}}),
     "capture, GPG, no fingerprints": (0.25, {"encrypted": True, "fingerprints": {"enabled": False}}),
@@ -87,7 +84,7 @@ def main() -> None:
             if number:
                 for name, value in taken.items():
                     seconds.setdefault(name, []).append(value)
-    write(report(size, options.rounds, seconds, sizes, peak))
+    write_table("full_backup", report(size, options.rounds, seconds, sizes, peak))
     for finding in sorted(verdict["findings"], key=lambda finding: finding["seconds"], reverse=True)[:6]:
         print(f"{finding['seconds']:7.1f} s  {finding['name']}")
 
@@ -114,15 +111,6 @@ def report(size: int, rounds: int, seconds: dict[str, list[float]], sizes: dict[
         memory = f"{peak[name] / 1e6:.0f} MB" if name in peak else ""
         lines.append(f"| {name} | {spread} | {ratio:.2f} | {goal} | {stored} | {memory} |")
     return "\n".join(lines)
-
-
-def write(table: str) -> None:
-    """Put the table into the README, between its marks."""
-    print(table)
-    text = README.read_text(encoding="utf-8")
-    before, _, rest = text.partition(START)
-    _, _, after = rest.partition(END)
-    README.write_text(f"{before}{START}\n{table}\n{END}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,9 @@ from pgbackup.postgres.throwaway import ThrowAwayServer
 from pgbackup.stream import Processes
 
 ROOT = Path(__file__).resolve().parents[1]
-BIN = ROOT / ".cache" / "postgresql" / "18" / "bin"
+README = Path(__file__).with_name("README.md")
+ANY_BIN = ROOT / ".cache" / "postgresql" / "{major}" / "bin"
+BIN = Path(str(ANY_BIN).format(major=18))
 # A source as a user has it: durable, with WAL for standbys. Only autovacuum is off, so that rounds are alike.
 SOURCE = {
     "fsync": "on",
@@ -40,16 +42,18 @@ SOURCE = {
 
 @dataclass(frozen=True)
 class Stage:
-    """A prepared machine."""
+    """A prepared machine. ``server`` is the source's; ``source`` is how backups reach it."""
 
     folder: Path
+    server: ThrowAwayServer
     source: ConnectionParameters
     superuser: ConnectionParameters
     catalog: ConnectionParameters
 
     def configure(self, **cluster: Any) -> Path:
-        """Write a protocol.yaml whose cluster section is given; ``encrypted`` chooses GPG."""
+        """Write a protocol.yaml whose cluster section is given; ``encrypted`` chooses GPG, ``backups`` the folder."""
         encrypted = cluster.pop("encrypted")
+        backups = cluster.pop("backups", "backups")
         services = {"source": self.source, "catalog": self.catalog}
         text = "\n".join(
             f"[{name}]\n" + "".join(f"{key}={value}\n" for key, value in parameters.keywords.items())
@@ -60,9 +64,9 @@ class Stage:
         document = {
             "version": 1,
             "paths": {
-                "backups": str(self.folder / "backups"),
+                "backups": str(self.folder / backups),
                 "logs": str(self.folder / "logs"),
-                "postgres_bin": str(BIN),
+                "postgres_bin": str(ANY_BIN),
                 "service_file": str(self.folder / "pg_service.conf"),
             },
             "catalog": {"service": "catalog"},
@@ -79,24 +83,28 @@ class Stage:
 
 
 @contextmanager
-def stage(scale: float) -> Iterator[Stage]:
+def stage(scale: float, *, major: int = 18, settings: Mapping[str, str] = SOURCE) -> Iterator[Stage]:
     """Make everything in one folder under /tmp, and remove it at the end."""
     folder = Path(tempfile.mkdtemp(prefix="pgbench-", dir="/tmp"))
     runner = Processes()
     try:
         with ExitStack() as stack:
+            source = Programs(Path(str(ANY_BIN).format(major=major)))
             servers = {
-                name: ThrowAwayServer(folder / name, Programs(BIN), runner, "postgres", 18, settings)
-                for name, settings in (("source", SOURCE), ("catalog", {}))
+                "source": ThrowAwayServer(folder / "source", source, runner, "postgres", major, settings),
+                "catalog": ThrowAwayServer(folder / "catalog", Programs(BIN), runner, "postgres", 18),
             }
             running = {}
             for name, server in servers.items():
                 server.create()
+                with (server.data / "pg_hba.conf").open("a", encoding="utf-8") as rules:
+                    rules.write("local replication all trust\n")
                 running[name] = stack.enter_context(server.running())
             prepare(running, scale)
             make_keys(folder / "keys")
             yield Stage(
                 folder,
+                servers["source"],
                 source=running["source"].replace(user="backup", dbname="streamflix"),
                 superuser=running["source"].replace(dbname="streamflix"),
                 catalog=running["catalog"].replace(dbname="catalog"),
@@ -173,6 +181,15 @@ def pgbackup(config: Path, *arguments: str) -> tuple[float, int, Any]:
     if done.returncode != 0:
         raise SystemExit(f"pgbackup {' '.join(arguments)} failed: {done.stderr}")
     return seconds, int(done.stderr.split("peak ")[-1]) * 1024, json.loads(done.stdout)
+
+
+def write_table(name: str, table: str) -> None:
+    """Put a table into the README, between its marks."""
+    print(table)
+    start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    before, _, rest = README.read_text(encoding="utf-8").partition(start)
+    _, _, after = rest.partition(end)
+    README.write_text(f"{before}{start}\n{table}\n{end}{after}", encoding="utf-8")
 
 
 def machine() -> str:

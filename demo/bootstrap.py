@@ -1,6 +1,6 @@
 """The one-off steps of the demo, each a unit of its own.
 
-python -m demo.bootstrap create-ops|create-streamflix|keys|ops-databases|sample
+python -m demo.bootstrap create-ops|create-streamflix|keys|ops-databases|sample|slot
 """
 
 import os
@@ -17,6 +17,7 @@ from demo.layout import LOOPBACK, Layout, load_secrets, read_ports
 from demo.postgres import PostgresError, Server, encrypted
 from demo.stack import CHECKOUT, ops_server, streamflix_server
 
+SLOT_EXISTS = 1
 LOGIN_ROLES = ("backup", "app", "readonly")  # made by the sample's script, without passwords
 
 
@@ -96,6 +97,14 @@ def load_sample(layout: Layout, ports: Mapping[str, int], secrets: Mapping[str, 
             set_password(connection, role, secrets[role])
 
 
+def create_slot(layout: Layout, _ports: Mapping[str, int], _secrets: Mapping[str, str]) -> None:
+    """The WAL receiver's replication slot: once, because one that is made anew would hide a gap."""
+    command = [sys.executable, "-m", "pgbackup.cli", "wal", "create-slot"]
+    done = subprocess.run(command, env=os.environ | {"PGBACKUP_CONFIG": str(layout.protocol)}, check=False)
+    if done.returncode not in {0, SLOT_EXISTS}:
+        done.check_returncode()
+
+
 def prepare_keys(layout: Layout, _ports: Mapping[str, int], secrets: Mapping[str, str]) -> None:
     """The key pair of the backups."""
     make_key_pair(layout.keys, secrets["gpg_passphrase"])
@@ -107,6 +116,7 @@ STEPS: dict[str, Callable[[Layout, Mapping[str, int], Mapping[str, str]], None]]
     "keys": prepare_keys,
     "ops-databases": prepare_ops,
     "sample": load_sample,
+    "slot": create_slot,
 }
 
 

@@ -72,6 +72,11 @@ class Layout:
         return self.home / "protocol.yaml"
 
     @property
+    def received(self) -> Path:
+        """Where the WAL receiver writes."""
+        return self.home / "backups" / ".received" / "streamflix"
+
+    @property
     def service_file(self) -> Path:
         """Connection services for the command line (PGSERVICEFILE)."""
         return self.home / "pg_service.conf"

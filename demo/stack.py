@@ -1,5 +1,6 @@
 """The units of the demo: what runs, after what, and when it counts as ready."""
 
+import json
 import os
 import socket
 import sys
@@ -17,7 +18,7 @@ from demo.processes import dying_with_parent
 from demo.supervisor import Unit
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-DATABASES, MAIL, AIRFLOW = 0, 1, 2  # waves: what stops first has the highest number
+DATABASES, HELPERS, AIRFLOW = 0, 1, 2  # waves: what stops first has the highest number
 COMPONENTS = {"scheduler": "scheduler", "dag-processor": "dag_processor", "triggerer": "triggerer"}
 
 
@@ -86,6 +87,15 @@ def listens(port: int) -> bool:
         return probe.connect_ex((LOOPBACK, port)) == 0
 
 
+def receives(layout: Layout, pid: int) -> bool:
+    """Whether the WAL receiver with this pid says that WAL is coming."""
+    try:
+        said = json.loads((layout.received / "status.json").read_text())
+    except (FileNotFoundError, ValueError):
+        return False
+    return bool(said["pid"] == pid and said["receiving"])
+
+
 def units() -> Sequence[Unit]:
     """Every unit of the demo in this checkout."""
     layout = Layout(CHECKOUT)
@@ -99,7 +109,7 @@ def python(*arguments: str) -> list[str]:
 
 
 def database_units(layout: Layout, ports: Mapping[str, int]) -> Sequence[Unit]:
-    """The servers, what fills them, keys and mailbox."""
+    """The servers, what fills them, what receives their WAL, keys and mailbox."""
 
     def step(name: str, *after: str) -> Unit:
         return Unit(name, python("-m", "demo.bootstrap", name), after, task=True, wave=AIRFLOW)
@@ -116,6 +126,7 @@ def database_units(layout: Layout, ports: Mapping[str, int]) -> Sequence[Unit]:
         )
 
     mail = python("-m", "demo.mail_server", str(ports["smtp"]), str(layout.mail))
+    receive = python("-m", "pgbackup.cli", "wal", "receive")
     return [
         step("create-ops"),
         step("create-streamflix"),
@@ -124,7 +135,17 @@ def database_units(layout: Layout, ports: Mapping[str, int]) -> Sequence[Unit]:
         step("keys"),
         step("ops-databases", "ops"),
         step("sample", "streamflix"),
-        Unit("mail", mail, is_ready=lambda _pid: listens(ports["smtp"]), wave=MAIL),
+        step("slot", "sample"),
+        Unit(
+            "wal-receiver",
+            receive,
+            ("slot", "keys"),
+            is_ready=lambda pid: receives(layout, pid),
+            environment=os.environ | {"PGBACKUP_CONFIG": str(layout.protocol)},
+            patience=30,
+            wave=HELPERS,
+        ),
+        Unit("mail", mail, is_ready=lambda _pid: listens(ports["smtp"]), wave=HELPERS),
     ]
 
 

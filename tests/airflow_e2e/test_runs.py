@@ -265,6 +265,7 @@ def test_the_watch_tells_each_change_once_and_later_what_it_could_not_send(stack
     watch(stack)
     assert "Fails as told before" in wait_for_watch_mail(stack, "holds again", names.SLOT)
     assert len(watch_mails(stack)) == 2
+    stack.protected.execute("SELECT pg_drop_replication_slot('pgbackup')")
 
 
 def test_a_watch_that_ended_before_it_judged_is_told(stack: Stack) -> None:

@@ -16,6 +16,8 @@ import yaml
 from tests.support.keys import KeyPair
 from tests.support.source import Source
 
+from pgbackup.watch import names
+
 
 @dataclass
 class Shell:
@@ -181,3 +183,17 @@ def test_doctor_names_what_is_missing(shell: Shell) -> None:
     done = shell.run("doctor")
     assert done.returncode == 3
     assert "unknown recipient" in done.stdout
+
+
+def test_watch_answers_without_airflow(shell: Shell) -> None:
+    """There is no receiver and no backup: both ways to print it say so, and what to do."""
+    done = shell.run("watch", "--json")
+    assert done.returncode == 1
+    findings = {finding["name"]: finding for finding in json.loads(done.stdout)["streamflix"]}
+    assert {name for name, finding in findings.items() if finding["ok"]} >= {names.SERVER, names.CATALOG}
+    assert not findings[names.SLOT]["ok"]
+    assert findings[names.BACKUP]["hint"]
+    done = shell.run("watch")
+    assert done.returncode == 1
+    assert names.SLOT in done.stdout
+    assert "HINT: `pgbackup wal create-slot`" in done.stdout

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
+import json
+import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
+import yaml
 from tests.support.archiving import archiving
 from tests.support.doomed import Call, Nursery, eventually_nobody
 from tests.support.keys import KeyPair
-from tests.support.site import make_site
+from tests.support.site import make_site, with_settings
 from tests.support.source import SAMPLE, Source, free_port
 from tests.support.traffic import TOTAL, Traffic
 
@@ -25,12 +30,15 @@ from pgbackup.domain.errors import RefusedError
 from pgbackup.domain.lsn import Lsn
 from pgbackup.domain.manifest import Manifest
 from pgbackup.domain.ports import Site
+from pgbackup.domain.recovery import RecoveryPlan
 from pgbackup.domain.target import AtLsn, AtName, AtTime, AtXid, Latest, Target
 from pgbackup.domain.wal import Segment
 from pgbackup.postgres.physical import read_transactions
 from pgbackup.postgres.programs import Programs
 from pgbackup.postgres.throwaway import ThrowAwayServer
 from pgbackup.recover import Recovered, plan, recover_cluster
+from pgbackup.recover.stage import stage_wal
+from pgbackup.recover.workplace import workplace
 from pgbackup.restore.archive import list_archive
 
 _COMMIT = re.compile(
@@ -55,10 +63,12 @@ class Story:
     site: Site
     base: Manifest
     incremental: Manifest
+    bundle: Manifest
     commits: tuple[Commit, ...]
     transfers: frozenset[int]
     moments: tuple[datetime, datetime]
     positions: tuple[Lsn, Lsn]
+    points: tuple[Lsn, Lsn]
 
     def before(self, target: Target) -> frozenset[int]:
         """The transactions of transfers that have to be there at a target."""
@@ -101,9 +111,9 @@ def story(tmp_path_factory: pytest.TempPathFactory, key: KeyPair, server: Source
 
 
 def tell(source: Source, site: Site) -> Story:
-    moments, positions = [], []
+    moments, positions, points = [], [], []
     with archiving(site, source):
-        with Traffic(source, "bank"):
+        with Traffic(source, "bank", clients=3):
             base = capture_base(site, "streamflix")
             for taken in range(2):
                 time.sleep(0.5)
@@ -113,29 +123,44 @@ def tell(source: Source, site: Site) -> Story:
                     ).fetchone()
                     moments.append(moment.astimezone(UTC))
                     positions.append(Lsn.parse(lsn))
-                    connection.execute("SELECT pg_create_restore_point('twice')")
+                    points.append(
+                        Lsn.parse(connection.execute("SELECT pg_create_restore_point('twice')").fetchone()[0])
+                    )
                     time.sleep(0.3)
                     connection.execute("SELECT pg_switch_wal()")
                 if taken == 0:
                     incremental = capture_incremental(site, "streamflix")
-        with source.connect("bank") as connection:
-            [end] = connection.execute("SELECT pg_switch_wal()::text").fetchone()
-            rows = connection.execute("SELECT xid::text FROM transfer").fetchall()
-        last = Lsn.parse(end).segment(1, 16 << 20)
-        deadline = time.monotonic() + 60
-        while all(one.name != last for one in archived(site)):
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        options = site.settings.cluster("streamflix").incremental_backup.model_copy(update={"method": "wal"})
+        bundle = capture_incremental(with_settings(site, incremental_backup=options), "streamflix")
+        end = close(source, site, timeline=1)
     return Story(
         source=source,
         site=site,
         base=base,
         incremental=incremental,
-        commits=truth(source, site, Lsn.parse(base.start_lsn or ""), Lsn.parse(end)),
-        transfers=frozenset(int(xid) for (xid,) in rows),
+        bundle=bundle,
+        commits=truth(source, site, Lsn.parse(base.start_lsn or ""), end),
+        transfers=transferred(source),
         moments=(moments[0], moments[1]),
         positions=(positions[0], positions[1]),
+        points=(points[0], points[1]),
     )
+
+
+def transferred(source: Source) -> frozenset[int]:
+    with source.connect("bank") as connection:
+        return frozenset(int(xid) for (xid,) in connection.execute("SELECT xid::text FROM transfer"))
+
+
+def close(source: Source, site: Site, *, timeline: int) -> Lsn:
+    """Make a whole segment of everything, and wait until it is archived; return its end."""
+    with source.connect("bank") as connection:
+        end = Lsn.parse(connection.execute("SELECT pg_switch_wal()::text").fetchone()[0])
+    deadline = time.monotonic() + 60
+    while all(one.name != end.segment(timeline, 16 << 20) for one in archived(site)):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return end
 
 
 def archived(site: Site) -> list[Segment]:
@@ -174,22 +199,215 @@ def targets(story: Story) -> dict[str, tuple[Target, Target]]:
         "lsn before the incremental": (AtLsn(early), AtLsn(early)),
         "lsn": (AtLsn(late), AtLsn(late)),
         "xid": (AtXid(xid), AtXid(xid)),
-        "name": (AtName("twice"), AtLsn(late)),
+        "name": (AtName("twice"), AtLsn(story.points[1])),
+        "the end": (AtLsn(archived(story.site)[-1].end), Latest()),
     }
 
 
-@pytest.mark.parametrize("name", ["latest", "time before the incremental", "time", "lsn", "xid", "name"])
+@pytest.mark.parametrize("name", ["latest", "time before the incremental", "time", "lsn", "xid", "name", "the end"])
 def test_exactly_what_was_committed_before_the_target_is_back(story: Story, tmp_path: Path, name: str) -> None:
     target, equal = targets(story)[name]
     recovered = recover_cluster(story.site, "streamflix", target, into=tmp_path / "new")
     total, transfers = bank(recovered, story, tmp_path)
     assert total == TOTAL
-    if name == "name":
-        equal = AtLsn(recovered.replayed.lsn)  # the point is written a little behind the position that was noted
-        assert equal.lsn > story.positions[1]
     assert transfers == story.before(equal)
     assert recovered.plan.chain[0] == story.base.id
     assert recovered.replayed.timeline == 2
     assert recovered.replayed.last_commit is not None
     assert recovered.replayed.heartbeat is not None
     assert not (tmp_path / "new.pgbackup").exists()
+
+
+def test_a_bundle_stands_in_for_what_the_archive_lost(story: Story, tmp_path: Path) -> None:
+    bundled = Lsn.parse(story.bundle.start_lsn or ""), Lsn.parse(story.bundle.end_lsn or "")
+    lost = [one.name for one in archived(story.site) if bundled[0] <= one.start < bundled[1]]
+    sidecars = [path for name in lost for path in (story.site.settings.paths.backups / "wal").rglob(f"{name}-*.json")]
+    for path in sidecars:
+        path.rename(path.with_suffix(".aside"))
+    try:
+        recovered = recover_cluster(story.site, "streamflix", Latest(), into=tmp_path / "new")
+    finally:
+        for path in sidecars:
+            path.with_suffix(".aside").rename(path)
+    assert recovered.plan.bundles == (story.bundle.id,)
+    assert bank(recovered, story, tmp_path) == (TOTAL, story.before(Latest()))
+
+
+# Each moment at which something new is under way; the same recovery is killed at all of them, one after the other.
+MOMENTS = (
+    "started gpg #2",
+    "started tar",
+    "started pg_verifybackup",
+    "started pg_combinebackup",
+    "started pg_waldump",
+    "started pg_controldata",
+    "started postgres",
+    "started pg_controldata",  # after the promotion
+    "started initdb",
+)
+
+
+def test_a_killed_recovery_is_gone_on_with(story: Story, key: KeyPair, tmp_path: Path) -> None:
+    target = AtLsn(story.positions[1])
+    nursery = Nursery()
+    call = Call(
+        verb="recover",
+        folder=str(story.site.settings.paths.backups.parent),
+        bin=str(story.source.bin),
+        socket=str(story.source.folder),
+        port=story.source.port,
+        catalog_dsn="",
+        key=(str(key.public), str(key.private), str(key.passphrase_file)),
+        cluster={},
+        into=str(tmp_path / "new"),
+        lsn=str(target.lsn),
+    )
+    try:
+        for moment in MOMENTS:
+            status, trace = nursery.run(call, moment)
+            assert (status, trace[-1]) == (-signal.SIGKILL, moment), trace
+            assert eventually_nobody(call) == []
+            assert not (tmp_path / "new").exists()
+    finally:
+        nursery.close()
+    with pytest.raises(RefusedError, match="unfinished recovery") as refused:
+        recover_cluster(story.site, "streamflix", Latest(), into=tmp_path / "new")
+    assert "rm -r" in (refused.value.hint or "")
+    recovered = recover_cluster(story.site, "streamflix", target, into=tmp_path / "new")
+    assert bank(recovered, story, tmp_path) == (TOTAL, story.before(target))
+    assert not (tmp_path / "new.pgbackup").exists()
+
+
+def test_a_server_is_started_that_keeps_the_sources_configuration(story: Story, tmp_path: Path) -> None:
+    """It outlives its maker, listens on loopback only, and reaches neither archive nor standbys."""
+    port = free_port()
+    story.source.execute("ALTER SYSTEM SET synchronous_standby_names = ''")
+    recovered = recover_cluster(story.site, "streamflix", Latest(), into=tmp_path / "new", port=port)
+    pid = int((recovered.folder / "postmaster.pid").read_text().split()[0])
+    try:
+        with psycopg.connect(host=str(recovered.folder), port=port, user="postgres", dbname="bank") as connection:
+            shown = {
+                name: connection.execute(f"SHOW {name}").fetchone()[0]  # type: ignore[index]
+                for name in ("listen_addresses", "archive_mode", "max_locks_per_transaction", "data_directory", "fsync")
+            }
+            connection.execute("INSERT INTO transfer (source, target, amount) VALUES (1, 2, 0)")
+    finally:
+        os.kill(pid, signal.SIGINT)
+        deadline = time.monotonic() + 30
+        while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert shown == {
+        "listen_addresses": "127.0.0.1",
+        "archive_mode": "off",
+        "max_locks_per_transaction": "256",
+        "data_directory": str(recovered.folder),
+        "fsync": "off",  # the test's source
+    }
+    assert "scram-sha-256" in (recovered.folder / "pg_hba.conf").read_text()
+
+
+@pytest.mark.parametrize("place", ["the directory", "the folder beside it", "a file"])
+def test_what_is_not_ours_is_never_touched(story: Story, tmp_path: Path, place: str) -> None:
+    into = tmp_path / "new"
+    folder = into if place == "the directory" else tmp_path / "new.pgbackup"
+    if place == "a file":
+        into.write_text("precious")
+    else:
+        folder.mkdir()
+        (folder / "precious").write_text("precious")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    with pytest.raises(RefusedError):
+        recover_cluster(story.site, "streamflix", Latest(), into=into)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_what_cannot_be_reached_is_refused_before_anything_is_made(story: Story, tmp_path: Path) -> None:
+    late = story.moments[1] + timedelta(days=1)
+    for target in (AtLsn(Lsn.parse(story.base.start_lsn or "")), AtTime(late), AtXid(1), AtName("never")):
+        with pytest.raises(RefusedError, match="can bring back timeline 1 from"):
+            recover_cluster(story.site, "streamflix", target, into=tmp_path / "new")
+    with pytest.raises(RefusedError, match="timeline 7"):
+        recover_cluster(story.site, "streamflix", Latest(), timeline=7, into=tmp_path / "new")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_segment_that_is_gone_is_never_passed_over(story: Story, tmp_path: Path) -> None:
+    """Planning sees the hole; a segment that vanishes after it was planned is missed before replay begins."""
+    planned = plan(story.site, "streamflix", Latest(), timeline=None, repository="local")
+    lost = Segment.holding(planned.archived[-1].end.minus(1), 1, planned.segment_size)
+    [sidecar] = (story.site.settings.paths.backups / "wal").rglob(f"{lost.name}-*.json")
+    aside = sidecar.with_name("aside")
+    with workplace(tmp_path / "new") as place:
+        place.take_up(planned)
+    sidecar.rename(aside)
+    try:
+        with pytest.raises(RefusedError, match=lost.name):
+            recover_cluster(story.site, "streamflix", Latest(), into=tmp_path / "new")
+    finally:
+        aside.rename(sidecar)
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_command_line_plans_refuses_and_recovers_without_a_catalog(story: Story, tmp_path: Path) -> None:
+    config = tmp_path / "protocol.yaml"
+    config.write_text(yaml.safe_dump(story.site.settings.model_dump(mode="json", exclude_unset=True)))
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        program = [str(Path(sys.executable).with_name("pgbackup")), *words, "--config", str(config)]
+        return subprocess.run(program, capture_output=True, text=True, check=False)
+
+    shown = run("plan-recovery", "--to", "latest")
+    assert (shown.returncode, story.base.id in shown.stdout, "replay" in shown.stdout) == (0, True, True), shown.stderr
+    refused = run("plan-recovery", "--lsn", story.base.start_lsn or "", "--json")
+    assert refused.returncode == 1
+    assert "can bring back timeline 1 from" in json.loads(refused.stderr)["detail"]
+    done = run("recover", "cluster", "--lsn", str(story.positions[1]), "--into", str(tmp_path / "new"), "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert (document["folder"], document["timeline"], document["port"]) == (str(tmp_path / "new"), 2, None)
+    assert Lsn.parse(document["lsn"]) <= story.positions[1]
+    again = run("recover", "cluster", "--to", "latest", "--into", str(tmp_path / "new"))
+    assert (again.returncode, "not an empty directory" in again.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("target", ["latest", "lsn"])
+def test_a_record_that_cannot_be_read_never_ends_recovery_early(
+    story: Story, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    def damaged(site: Site, planned: RecoveryPlan, *rest: Any, jobs: int) -> None:
+        stage_wal(site, planned, *rest, jobs=jobs)
+        server = rest[-1]
+        middle = Segment.holding(planned.consistent, 1, planned.segment_size).next()
+        with (server.data / "pg_wal" / middle.name).open("r+b") as file:
+            file.seek(1 << 17)
+            file.write(bytes(8192))
+
+    monkeypatch.setattr("pgbackup.recover.cluster.stage_wal", damaged)
+    wanted = Latest() if target == "latest" else AtLsn(story.positions[1])
+    with pytest.raises(RefusedError, match="replay ended at" if target == "latest" else "does not reach"):
+        recover_cluster(story.site, "streamflix", wanted, into=tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_promotion_is_followed_and_the_history_before_it_can_be_asked_for(story: Story, tmp_path: Path) -> None:
+    """The last one: from here on the source is on timeline 2."""
+    source = story.source
+    source.stop()
+    with (source.data / "postgresql.auto.conf").open("a") as file:
+        file.write("restore_command = 'false'\n")
+    (source.data / "recovery.signal").touch()
+    source.start()
+    with archiving(story.site, source):
+        with Traffic(source, "bank", clients=2):
+            time.sleep(0.5)
+        close(source, story.site, timeline=2)
+    both = transferred(source)
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    assert both > story.transfers
+    recovered = recover_cluster(story.site, "streamflix", Latest(), into=tmp_path / "two" / "new")
+    assert [one.timeline for one in recovered.plan.wal] == [1, 2]
+    assert (recovered.replayed.timeline, bank(recovered, story, tmp_path / "two")) == (3, (TOTAL, both))
+    older = recover_cluster(story.site, "streamflix", Latest(), timeline=1, into=tmp_path / "one" / "new")
+    assert [one.timeline for one in older.plan.wal] == [1]
+    assert (older.replayed.timeline, bank(older, story, tmp_path / "one")) == (3, (TOTAL, story.transfers))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import signal
 import subprocess
 import time
@@ -14,6 +15,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from tests.support.archiving import archiving
 from tests.support.manifests import manifest
 from tests.support.source import SAMPLE, Source
 
@@ -24,7 +26,10 @@ from pgbackup.domain.manifest import Manifest
 from pgbackup.domain.model import CopyState, Finding, Kind, Verdict, Verification
 from pgbackup.domain.ports import Site
 from pgbackup.domain.sums import format_sums
-from pgbackup.domain.wal import Sealed, Segment, read_header
+from pgbackup.domain.wal import Sealed, Segment
+from pgbackup.postgres.programs import find_programs
+from pgbackup.restore.received import receiver_folder
+from pgbackup.wal.seal import seal_file
 from pgbackup.watch import names, watch
 
 SLOT = "pgbackup"
@@ -45,7 +50,7 @@ class Field:
     @property
     def folder(self) -> Path:
         """Where the receiver writes."""
-        return self.site.settings.paths.received_folder / "streamflix"
+        return receiver_folder(self.site.settings, "streamflix") / self.system
 
     def ask(self, query: str) -> Any:
         with self.source.connect("postgres") as connection:
@@ -87,28 +92,11 @@ class Field:
                 f" WHERE pid = (SELECT active_pid FROM pg_replication_slots WHERE slot_name = '{SLOT}')"
             )
 
-    def seal(self, folder: Path | None = None, **changes: object) -> list[Sealed]:
-        """Archive the finished segments of a folder, as their sidecars say it; the folder forgets them."""
-        sealed = []
+    def seal(self, folder: Path | None = None) -> list[Sealed]:
+        """Archive the finished segments of a folder; the folder forgets them."""
+        programs, sealed = find_programs(self.source.bin, major=self.source.major), []
         for path in sorted((folder or self.folder).glob("?" * 24)):
-            data = path.read_bytes()
-            header = read_header(data)
-            digest = sha256(data).hexdigest()
-            segment = Segment.parse(path.name, header.segment_size)
-            fields: dict[str, Any] = {
-                "cluster": "streamflix",
-                "name": path.name,
-                "system_identifier": header.system_identifier,
-                "timeline": segment.timeline,
-                "segment_size": header.segment_size,
-                "plain_bytes": len(data),
-                "plain_sha256": digest,
-                "stored_bytes": 1,
-                "stored_sha256": digest,
-                "encrypted": False,
-                "sealed_at": self.site.clock(),
-            }
-            sealed.append(self.put(Sealed.model_validate({**fields, **changes})))
+            sealed.append(seal_file(self.site, "streamflix", path, system_identifier=self.system, programs=programs))
             path.unlink()
         return sealed
 
@@ -137,7 +125,7 @@ class Field:
         )
         return made
 
-    @property
+    @functools.cached_property
     def system(self) -> str:
         return str(self.ask("SELECT system_identifier::text FROM pg_control_system()"))
 
@@ -222,6 +210,19 @@ def test_a_healthy_server_is_green_and_a_quiet_one_stays_so(healthy: Field) -> N
     assert healthy.failed() == set()
 
 
+def test_the_real_receiver_is_green(field: Field) -> None:
+    field.back_up(Kind.FULL)
+    field.back_up(start=field.insert)
+    with archiving(field.site, field.source):
+        field.wait("SELECT count(*) > 1 FROM pgbackup.heartbeat")
+        field.switch(2)
+        while not any(field.site.local.list("wal/")):
+            time.sleep(0.05)
+        found = field.found()
+    assert {name: finding.detail for name, finding in found.items() if not finding.ok} == {}
+    assert "on timeline 1" in found[names.CONTINUITY].detail
+
+
 def test_a_gap_behind_the_newest_base_fails_and_one_before_it_is_told(healthy: Field) -> None:
     healthy.switch(3)
     lost = healthy.seal()[1]
@@ -248,7 +249,7 @@ def test_a_gap_between_the_base_and_the_archive_fails(healthy: Field) -> None:
 
 
 def test_a_timeline_begins_where_the_one_before_ends(healthy: Field) -> None:
-    last = max(segment for segment in healthy_segments(healthy))
+    last = last_segment(healthy)
     promoted = dataclasses.replace(last, timeline=2)
     healthy.put(forged(healthy, promoted.next()))
     assert names.CONTINUITY not in healthy.failed()
@@ -258,7 +259,7 @@ def test_a_timeline_begins_where_the_one_before_ends(healthy: Field) -> None:
 
 
 def test_two_contents_of_one_segment_fail(healthy: Field) -> None:
-    last = max(segment for segment in healthy_segments(healthy))
+    last = last_segment(healthy)
     healthy.put(forged(healthy, last))
     finding = healthy.found()[names.CONFLICTS]
     assert not finding.ok
@@ -267,9 +268,12 @@ def test_two_contents_of_one_segment_fail(healthy: Field) -> None:
     assert names.CONFLICTS not in healthy.failed()
 
 
-def healthy_segments(field: Field) -> list[Segment]:
-    keys = [info.key for info in field.site.local.list("wal/")]
-    return [Segment.parse(key.rpartition("/")[2][:24], SIZE) for key in keys]
+def sidecars(field: Field) -> list[str]:
+    return [info.key for info in field.site.local.list("wal/") if info.key.endswith(".json")]
+
+
+def last_segment(field: Field) -> Segment:
+    return Segment.parse(sidecars(field)[-1].rpartition("/")[2][:24], SIZE)
 
 
 def forged(field: Field, segment: Segment) -> Sealed:
@@ -313,6 +317,7 @@ def test_a_slot_made_anew_is_a_gap(healthy: Field) -> None:
     healthy.stop()
     healthy.source.execute(f"SELECT pg_drop_replication_slot('{SLOT}')")
     healthy.switch(2)
+    healthy.source.execute("CHECKPOINT")  # a new slot begins at the last one
     healthy.source.execute(f"SELECT pg_create_physical_replication_slot('{SLOT}', true)")
     finding = healthy.found()[names.SLOT]
     assert not finding.ok
@@ -416,8 +421,7 @@ def test_the_server_s_own_archiving(field: Field) -> None:
 
 
 def test_without_the_server_the_archive_is_judged(healthy: Field) -> None:
-    middle = sorted(healthy_segments(healthy))[-2]
-    (key,) = [info.key for info in healthy.site.local.list("wal/") if middle.name in info.key]
+    key = sidecars(healthy)[-2]
     healthy.stop()
     healthy.source.stop()
     try:
@@ -434,9 +438,7 @@ def test_a_silent_catalog_hides_no_gap(healthy: Field, tmp_path: Path) -> None:
     silent = PostgresCatalog(lambda: psycopg.connect(host=str(tmp_path), dbname="c", autocommit=True))
     blind = dataclasses.replace(healthy, site=dataclasses.replace(healthy.site, catalog=silent))
     assert blind.failed() == {names.CATALOG}
-    middle = sorted(healthy_segments(healthy))[-2]
-    (key,) = [info.key for info in healthy.site.local.list("wal/") if middle.name in info.key]
-    healthy.site.local.delete(key)
+    healthy.site.local.delete(sidecars(healthy)[-2])
     assert blind.failed() == {names.CATALOG, names.CONTINUITY}
 
 

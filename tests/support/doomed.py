@@ -26,7 +26,7 @@ from typing import Any
 
 import psycopg
 
-from pgbackup.capture import capture_full
+from pgbackup.capture import capture_full, capture_incremental, capture_night
 from pgbackup.catalog import PostgresCatalog
 from pgbackup.domain.manifest import Manifest
 from pgbackup.domain.model import Command, ConnectionParameters, Finding, Kind, Verdict
@@ -230,6 +230,10 @@ def perish(call: Call, trace: Path, at: str | None) -> None:
     site = doomed_site(call, Doom(trace, at or ""))
     if call.verb == "capture":
         capture_full(site, "streamflix")
+    elif call.verb == "night":
+        capture_night(site, "streamflix")
+    elif call.verb == "incremental":
+        capture_incremental(site, "streamflix")
     elif call.verb == "recover":
         recover_cluster(site, "streamflix", parse_target(lsn=call.lsn), into=Path(call.into))
     else:

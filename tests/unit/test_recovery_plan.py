@@ -103,7 +103,7 @@ def last_known(history: History) -> int:
     return (max(wanted) + 1) * SIZE if wanted else 0
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(history=histories(), target=targets)
 def test_a_plan_gets_there(history: History, target: Target) -> None:
     plan = planned(history, target)
@@ -166,7 +166,7 @@ def check_target(history: History, target: Target, plan: RecoveryPlan, last: Lin
         assert any(Lsn(one.position) == stop.lsn and one.point == target.name for one in history.story(newest(history)))
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(history=histories(), target=targets)
 def test_what_can_be_done_is_planned(history: History, target: Target) -> None:
     """Brute force: whatever link, with all WAL that there is."""
@@ -226,7 +226,7 @@ def rank(history: History, plan: RecoveryPlan) -> tuple[bool, float]:
     return any(link is None or link.verdict is not Verdict.VERIFIED for link in links), plan.seconds
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(history=histories(), share=st.floats(0, 1))
 def test_a_target_inside_a_window_is_never_refused(history: History, share: float) -> None:
     try:
@@ -328,7 +328,9 @@ def test_the_newest_timeline_is_followed_and_another_one_can_be_asked_for() -> N
     other = plan_recovery(history.holdings(), Latest(), 1)
     assert [(one.timeline, one.start.position, one.end.position) for one in other.wal] == [(1, 100, 1000)]
     before = plan_recovery(history.holdings(), AtLsn(Lsn(250)))
-    assert before.timeline == 1
+    assert (before.timeline, before.wal[-1].end, before.at_end) == (1, Lsn(400), False), "and the segment behind it"
+    border = plan_recovery(history.holdings(), AtLsn(Lsn(400)))
+    assert (border.timeline, border.wal[-1].end, border.at_end) == (1, Lsn(400), True)
 
 
 def test_a_timelines_file_from_before_its_beginning_does_not_count() -> None:
@@ -352,7 +354,8 @@ def test_blocks_are_combined_instead_of_replaying() -> None:
 
 def test_a_bundle_fills_what_the_archive_lost() -> None:
     bundle = link("bundle", 200, method="wal", parent="base", start=Lsn(200), stop=Lsn(200), end=Lsn(501))
-    plan = plan_recovery(story(link(), bundle, holes=(2, 3)).holdings(), Latest())
+    shorter = dataclasses.replace(bundle, id="shorter", end=Lsn(300))
+    plan = plan_recovery(story(link(), shorter, bundle, holes=(2, 3)).holdings(), Latest())
     assert plan.bundles == ("bundle",)
     assert [(one.start.position, one.end.position) for one in plan.archived] == [(400, 1000)]
     assert plan_recovery(story(link(), bundle).holdings(), Latest()).bundles == ()
@@ -397,3 +400,32 @@ def test_a_target_is_one_target() -> None:
     for wrong in ({}, {"to": "latest", "xid": 7}, {"to": "yesterday"}, {"lsn": "7"}):
         with pytest.raises(ConfigurationError):
             parse_target(**wrong)  # type: ignore[arg-type]
+
+
+def test_no_more_is_staged_than_the_target_needs() -> None:
+    assert plan_recovery(story(link()).holdings(), AtTime(clock(350))).wal[-1].end == Lsn(500), (
+        "370 is later, and one more"
+    )
+
+
+def test_bundles_follow_one_another() -> None:
+    bundles = [
+        link(f"bundle{at}", at, method="wal", parent="base", start=Lsn(at), stop=Lsn(at), end=Lsn(at + size))
+        for at, size in ((200, 150), (400, 50))
+    ]
+    plan = plan_recovery(story(link(), *bundles, holes=(2, 3, 4)).holdings(), Latest())
+    assert plan.bundles == ("bundle200", "bundle400")
+
+
+@pytest.mark.parametrize("places", [(250, 650), (620, 650)])
+def test_the_newest_restore_point_of_a_name_is_meant(places: tuple[int, int]) -> None:
+    history = story(link(), link("late", 610), holes=(4,))
+    named = tuple(Commit(at, clock(at), 100, "twice") for at in places)
+    history = dataclasses.replace(history, commits={1: named})
+    assert plan_recovery(history.holdings(), AtName("twice")).stop == AtLsn(Lsn(650))
+
+
+def test_where_nobody_knows_the_restore_points_the_server_has_to_look() -> None:
+    history = dataclasses.replace(story(link()), unknown=frozenset({(1, 7)}))
+    plan = plan_recovery(history.holdings(), AtName("unheard of"))
+    assert (plan.stop, plan.wal[-1].end, plan.at_end) == (AtName("unheard of"), Lsn(900), False)

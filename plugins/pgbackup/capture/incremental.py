@@ -148,12 +148,14 @@ def _wait_for(site: Site, cluster: str, system_identifier: str, first: Segment, 
         if not missing:
             return [listing.segments[segment] for segment in wanted]
         newest = listing.last(first.timeline)
-        if newest is not None and newest > missing[0]:
+        if newest is None:
+            raise _BaseNeededError(f"nothing of timeline {first.timeline} is in the WAL archive")
+        if newest > missing[0]:
             raise _BaseNeededError(f"the WAL archive has a gap at {missing[0].name}")
         if time.monotonic() > deadline:
             raise UnavailableError(
                 f"the WAL archive does not get {missing[0].name}",
-                detail=f"its newest segment is {newest.name if newest else 'none'}",
+                detail=f"its newest segment is {newest.name}",
                 hint="is the receiver running? `pgbackup wal status`; archive_command: see pg_stat_archiver",
             )
         time.sleep(0.5)

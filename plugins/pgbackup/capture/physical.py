@@ -169,12 +169,23 @@ class PhysicalCapture:
         )
 
     def commit(self, manifest: Manifest) -> None:
-        """Make it a backup; keep its backup_manifest in the clear, because the next incremental needs it."""
-        self.writer.commit(manifest)
+        """Make it a backup; keep its backup_manifest in the clear, because the next incremental needs it.
+
+        An older one goes last: whenever the power does, the newest backup's is there.
+        """
+        taken = self.spool / "files" / BACKUP_MANIFEST
+        if not taken.exists():  # a bundle of WAL
+            self.writer.commit(manifest)
+        else:
+            kept = kept_backup_manifest(self.site, manifest.id, manifest.cluster)
+            kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            shutil.copyfile(taken, kept)
+            kept.chmod(0o600)
+            self.writer.commit(manifest)
+            for other in kept.parent.glob(f"*.{BACKUP_MANIFEST}"):
+                if other != kept:
+                    other.unlink(missing_ok=True)
         self.capture.manifest = manifest
-        kept = self.spool / "files" / BACKUP_MANIFEST
-        if kept.exists():
-            keep_backup_manifest(self.site, manifest, kept)
 
 
 @contextlib.contextmanager
@@ -194,18 +205,6 @@ def physical_capture(site: Site, cluster: str, kind: Kind) -> Iterator[PhysicalC
 def kept_backup_manifest(site: Site, backup_id: str, cluster: str) -> Path:
     """Return where a backup's manifest is kept in the clear, if it is the newest one."""
     return site.settings.paths.state_folder / cluster / f"{backup_id}.{BACKUP_MANIFEST}"
-
-
-def keep_backup_manifest(site: Site, manifest: Manifest, path: Path) -> None:
-    """Keep a backup_manifest, and no older one: an incremental stands on the newest physical backup."""
-    kept = kept_backup_manifest(site, manifest.id, manifest.cluster)
-    kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    shutil.copyfile(path, kept.with_name(f".{kept.name}"))
-    kept.with_name(f".{kept.name}").chmod(0o600)
-    kept.with_name(f".{kept.name}").replace(kept)
-    for other in kept.parent.glob(f"*.{BACKUP_MANIFEST}"):
-        if other != kept:
-            other.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -83,6 +83,10 @@ def sweep(site: Site, cluster: str) -> None:
             continue  # not ours: somebody's folder
         if backup_id.cluster == cluster:
             _settle(site, backup_id, running=name in running, committed=committed.get(name, False))
+    for left in site.spool.glob(f"{cluster}_*"):
+        with contextlib.suppress(ConfigurationError):
+            if BackupId.parse(left.name).cluster == cluster:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _settle(site: Site, backup_id: BackupId, *, running: bool, committed: bool) -> None:
@@ -93,7 +97,6 @@ def _settle(site: Site, backup_id: BackupId, *, running: bool, committed: bool) 
         log.warning("backup %s was complete when its run was killed: recorded", backup_id)
     elif not committed:
         site.local.clean(backup_id.directory)
-        shutil.rmtree(site.spool / str(backup_id), ignore_errors=True)
         if running:
             site.catalog.failed(str(backup_id), error="the run was killed", now=site.clock())
         log.warning("removed what a killed run left of %s", backup_id)

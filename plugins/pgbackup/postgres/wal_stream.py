@@ -43,7 +43,7 @@ class WalStream:
 
         A message goes first, so that on a quiet server too a record exists behind whatever came before.
         """
-        self.connection.execute("SELECT pg_catalog.pg_logical_emit_message(true, 'pgbackup', 'end of a capture')")
+        _write_something(self.connection)
         row = self.connection.execute("SELECT pg_catalog.pg_switch_wal()::text").fetchone()
         end = Lsn.parse(row[0] if row else "")
         wanted = self.folder / end.segment(self.timeline, self.segment_size)
@@ -93,6 +93,7 @@ def streaming_wal(
     ).fetchone()
     if row is None:
         raise UnavailableError("the server does not say which timeline it is on")
+    _write_something(connection)  # else a quiet server sends nothing, for up to 15 seconds
     process = runner.spawn(receive_wal(programs, access, database, folder))
     try:
         stream = WalStream(folder, row[0], row[1], process, connection, slot)
@@ -100,3 +101,7 @@ def streaming_wal(
         yield stream
     finally:
         process.stop(signal.SIGINT, _STOP)
+
+
+def _write_something(connection: Connection) -> None:
+    connection.execute("SELECT pg_catalog.pg_logical_emit_message(true, 'pgbackup', 'capture')")

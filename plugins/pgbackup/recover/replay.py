@@ -76,10 +76,11 @@ def replay(site: Site, plan: RecoveryPlan, server: ThrowAwayServer, place: Workp
         if _NOT_REACHED not in (error.detail or "") or not plan.at_end:
             raise _judged(error, plan) from None
         log.info("no record lies behind %s: the end of the WAL is the target", plan.stop)
-        _adopt(site, server, _settings(plan))
+        place.once("end", lambda: _adopt(site, server, _settings(plan)))
         found = _promoted(server)
     _check_stopped(site, server, found)
-    if plan.at_end and found.lsn < plan.wal[-1].end.minus(plan.segment_size):
+    ended = isinstance(plan.stop, Latest) or place.is_done("end")
+    if ended and found.lsn < plan.wal[-1].end.minus(plan.segment_size):
         raise RefusedError(
             f"replay ended at {found.lsn}, and the WAL goes on to {plan.wal[-1].end}",
             detail="a record in between cannot be read",

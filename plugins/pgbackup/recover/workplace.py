@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from pgbackup.domain.errors import BusyError, RefusedError, UnavailableError
+from pgbackup.domain.errors import BusyError, RefusedError, UnfitError
 from pgbackup.domain.recovery import RecoveryPlan
 
 _SUFFIX = ".pgbackup"
@@ -108,7 +108,9 @@ def workplace(into: Path) -> Iterator[Workplace]:
         place.folder.mkdir(mode=0o700, exist_ok=True)
         fd = os.open(place.folder, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
-        raise UnavailableError(f"cannot make {place.folder}", detail=error.strerror) from None
+        raise UnfitError(
+            f"cannot make {place.folder}", detail=error.strerror, hint="its parent folder must be there, and writable"
+        ) from None
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -150,7 +150,7 @@ class _File:
 
 
 def _files(folder: Path, start: str = "") -> Iterator[Path]:
-    """Walk all files whose way begins with ``start``, in the order of their keys: a slash counts, ``a-b/c``, ``a/b``."""
+    """Walk the files whose way begins with ``start``, in the order of their keys: ``a-b/c`` comes before ``a/b``."""
     if not folder.is_dir():
         return
     with os.scandir(folder) as entries:

@@ -11,8 +11,9 @@ import psycopg
 
 from pgbackup.domain.errors import PgBackupError
 from pgbackup.domain.ports import Site
-from pgbackup.postgres import describe, replication
-from pgbackup.postgres.connection import Connection, connect, server_errors
+from pgbackup.postgres import replication
+from pgbackup.postgres.connection import Connection, server_errors
+from pgbackup.postgres.heartbeat import connect_to_heartbeat
 from pgbackup.wal.journal import Journal
 
 log = logging.getLogger(__name__)
@@ -49,25 +50,13 @@ class _Heart(threading.Thread):
         """Beat until the end."""
         while not self.ending.wait(_EVERY):
             try:
-                with server_errors(self._cluster), self._connect() as connection:
+                parameters = self._site.connections(self._cluster)
+                with server_errors(self._cluster), connect_to_heartbeat(parameters) as connection:
                     self._beat(connection)
             except PgBackupError as error:
                 if error.message != self._complaint:  # once, not every second
                     log.warning("no heartbeat: %s", error)
                 self._complaint = error.message
-
-    def _connect(self) -> Connection:
-        """Connect to the first database that has the table, else to any: the slot's state is told there too."""
-        parameters = self._site.connections(self._cluster)
-        with connect(parameters) as connection:
-            names = describe.databases(connection)
-        for name in names:
-            connection = connect(parameters, name)
-            row = connection.execute("SELECT pg_catalog.to_regclass('pgbackup.heartbeat')").fetchone()
-            if row and row[0]:
-                return connection
-            connection.close()
-        return connect(parameters)
 
     def _beat(self, connection: Connection) -> None:
         """Beat until the end or an error; after a while somebody may have made the table elsewhere: connect again."""

@@ -1,8 +1,9 @@
 """Receive WAL through a replication slot, for as long as the machine runs, and leave nothing out unnoticed.
 
 pg_receivewal writes into ``<received>/<cluster>/<system identifier>``; finished files are sealed in the archive and
-then removed. None has to stay for pg_receivewal to know where to go on: with an unfinished file it goes on there, in an
-empty folder at the slot's restart_lsn, which the server moves only over what pg_receivewal has reported as flushed.
+then removed, all of them. pg_receivewal goes on at the last file of its folder, in an empty one at the slot's
+restart_lsn. Neither is left to chance: before each start an empty ``.partial`` marks where folder and archive end, so
+that a slot that was made anew skips nothing that the server still has.
 """
 
 from __future__ import annotations
@@ -118,7 +119,7 @@ class _Receiver:
             began = time.monotonic()
             try:
                 self._stream()
-            except TransientError as error:
+            except (TransientError, OSError) as error:
                 self._journal.note(receiving=False, error=str(error))
                 log.warning("not receiving: %s", error)
             delay = _SOONEST if time.monotonic() - began > _LATEST else delay
@@ -135,6 +136,7 @@ class _Receiver:
             slot = self._slot(connection)
         folder = self._folder / position.system_identifier
         folder.mkdir(mode=0o700, exist_ok=True)
+        (folder / MAJOR).touch(mode=0o600)
         (folder / MAJOR).write_text(f"{major}\n")
         start = self._start(folder, position, slot)
         options = ("--synchronous",) if self._settings.synchronous else ()

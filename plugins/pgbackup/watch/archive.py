@@ -9,9 +9,10 @@ from pathlib import Path
 from pgbackup.domain.findings import Answer, some
 from pgbackup.domain.lsn import Lsn
 from pgbackup.domain.manifest import Manifest
-from pgbackup.domain.ports import Store
+from pgbackup.domain.ports import Site, Store
 from pgbackup.domain.wal import Segment, Stretch, is_segment, sealed_files, stretches
 from pgbackup.restore.archive import Listing, list_archive
+from pgbackup.restore.received import receiver_folder
 from pgbackup.watch.text import megabytes, new_base
 
 _PARTIAL = ".partial"
@@ -61,14 +62,15 @@ class ArchiveState:
 
 
 def observe_archive(
-    store: Store, cluster: str, *, system: str | None, size: int | None, received: Path, base: Manifest | None
+    site: Site, cluster: str, *, system: str | None, size: int | None, base: Manifest | None
 ) -> ArchiveState:
     """Look at the receiver's folder, then at the archive: what left the one in between is in the other.
 
     Where nobody says which system it is (the server is down, there is no backup), the archive's newest is taken.
     """
-    names = _received(received)
-    listing = list_archive(store, cluster, system or _newest_system(store, cluster))
+    system = system or _newest_system(site.local, cluster)
+    names = _received(receiver_folder(site.settings, cluster) / system)
+    listing = list_archive(site.local, cluster, system)
     size = size or listing.segment_size
     return ArchiveState(listing, tuple(Segment.parse(name, size) for name in names) if size else (), base)
 
@@ -125,7 +127,7 @@ def _own_wal(base: Manifest) -> Stretch:
 
 
 def _received(folder: Path) -> tuple[str, ...]:
-    names = {path.name.removesuffix(_PARTIAL) for path in folder.rglob("*")} if folder.is_dir() else set()
+    names = {path.name.removesuffix(_PARTIAL) for path in folder.glob("*")}
     return tuple(sorted(filter(is_segment, names)))
 
 

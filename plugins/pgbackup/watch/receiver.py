@@ -11,6 +11,7 @@ from pgbackup.domain.settings import Wal
 from pgbackup.postgres import replication
 from pgbackup.postgres.connection import Connection
 from pgbackup.postgres.replication import Position, SlotState
+from pgbackup.restore.received import ReceiverStatus
 from pgbackup.watch.archive import ArchiveState
 from pgbackup.watch.text import megabytes, new_base, span
 
@@ -64,14 +65,15 @@ def slot_is_whole(seen: Streaming, archive: ArchiveState | None, wal: Wal, clust
     return True, f"{slot.name} keeps WAL from {slot.restart_lsn}", ""
 
 
-def receiver_is_alive(seen: Streaming, wal: Wal) -> Answer:
+def receiver_is_alive(seen: Streaming, told: ReceiverStatus | None, wal: Wal) -> Answer:
     """The slot is in use, and the heartbeat that the receiver writes is young."""
+    why = f" ({told.error})" if told and told.error else ""
     if seen.slot is None or not seen.slot.active:
-        return False, f"nobody streams from slot {wal.slot}: only what was received is safe", _START
+        return False, f"nobody streams from slot {wal.slot}: only what was received is safe{why}", _START
     if seen.heartbeat is None:
-        return False, "it streams, but there is no heartbeat", "run include/sql/streamflix/pgbackup.sql in its database"
+        return False, "it streams, but there is no heartbeat", "run include/sql/streamflix/pgbackup.sql in a database"
     age = seen.now - seen.heartbeat
-    return age <= wal.stale, f"newest heartbeat {span(age)} old", f"it streams, but writes no heartbeat: {_START}"
+    return age <= wal.stale, f"newest heartbeat {span(age)} old{why}", f"it streams, but does not beat: {_START}"
 
 
 def retained(seen: Streaming, wal: Wal) -> Answer:
@@ -90,7 +92,9 @@ def retained(seen: Streaming, wal: Wal) -> Answer:
     return ok, detail, hint
 
 
-def lag(seen: Streaming, archive: ArchiveState, connection: Connection, wal: Wal) -> Answer:
+def lag(
+    seen: Streaming, archive: ArchiveState, told: ReceiverStatus | None, connection: Connection, wal: Wal
+) -> Answer:
     """Whole segments that are not archived, and for how long: since a heartbeat lies behind the first of them."""
     size = seen.position.segment_size
     end, finished = archive.end(seen.position.timeline), seen.position.flush.floor(size)
@@ -98,9 +102,10 @@ def lag(seen: Streaming, archive: ArchiveState, connection: Connection, wal: Wal
         return True, f"archived up to {end}", ""
     since = replication.beat_before(connection, end.plus(size) if end else finished)
     late = seen.now - since if since else timedelta(0)
+    why = "".join(f"; {name} cannot be sealed: {error}" for name, error in (told.unsealed if told else {}).items())
     return (
         late <= wal.stale,
-        f"archived up to {end or 'nothing'}, finished up to {finished} {span(late)} ago",
+        f"archived up to {end or 'nothing'}, finished up to {finished} {span(late)} ago{why}",
         "`pgbackup wal status` says what the receiver waits for: a full disk, a key, a stopped service",
     )
 

@@ -12,7 +12,9 @@ from pgbackup.domain.errors import PgBackupError
 from pgbackup.domain.findings import Answer, timed
 from pgbackup.domain.model import Backup, Finding, Kind
 from pgbackup.domain.ports import Site
-from pgbackup.postgres.connection import Connection, connect, server_errors
+from pgbackup.postgres.connection import Connection, server_errors
+from pgbackup.postgres.heartbeat import connect_to_heartbeat
+from pgbackup.restore.received import receiver_status
 from pgbackup.watch import archiver, names, receiver
 from pgbackup.watch.archive import ArchiveState, conflicts, continuity, observe_archive
 from pgbackup.watch.archiver import Archiving, observe_archiving
@@ -40,7 +42,7 @@ def watch(site: Site, cluster: str) -> tuple[Finding, ...]:
 
 def _server(site: Site, cluster: str) -> Streaming | Archiving:
     wal = site.settings.cluster(cluster).wal
-    with connect(site.connections(cluster)) as connection:
+    with connect_to_heartbeat(site.connections(cluster)) as connection:
         return observe_streaming(connection, wal.slot) if wal.method == "receiver" else observe_archiving(connection)
 
 
@@ -49,11 +51,10 @@ def _archive(site: Site, cluster: str, server: Streaming | Archiving | None, bac
     base = start_of_recovery(site.local, backups, position.system_identifier if position else None)
     known = position.system_identifier if position else base.server.system_identifier if base else None
     return observe_archive(
-        site.local,
+        site,
         cluster,
         system=known,
         size=position.segment_size if position else None,
-        received=site.settings.paths.received_folder / cluster,
         base=base,
     )
 
@@ -71,12 +72,13 @@ def _checks(
         yield names.CONTINUITY, partial(continuity, archive, cluster)
         yield names.CONFLICTS, partial(conflicts, archive, cluster)
     if isinstance(server, Streaming):
+        told = receiver_status(site.settings, cluster)
         yield names.SLOT, partial(receiver.slot_is_whole, server, archive, wal, cluster)
-        yield names.RECEIVER, partial(receiver.receiver_is_alive, server, wal)
+        yield names.RECEIVER, partial(receiver.receiver_is_alive, server, told, wal)
         yield names.RETAINED, partial(receiver.retained, server, wal)
         if archive:
             ask = partial(_asking, site, cluster)
-            yield names.LAG, lambda: ask(lambda connection: receiver.lag(server, archive, connection, wal))
+            yield names.LAG, lambda: ask(lambda connection: receiver.lag(server, archive, told, connection, wal))
             yield names.RPO, lambda: ask(lambda connection: receiver.loss(server, archive, connection, rpo))
     if isinstance(server, Archiving):
         yield names.ARCHIVER, partial(archiver.archiver_works, server, archive)
@@ -89,7 +91,7 @@ def _checks(
 
 
 def _asking(site: Site, cluster: str, check: Callable[[Connection], Answer]) -> Answer:
-    with connect(site.connections(cluster)) as connection:
+    with connect_to_heartbeat(site.connections(cluster)) as connection:
         return check(connection)
 
 
