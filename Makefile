@@ -15,7 +15,7 @@ LOCK        := uv pip compile -q --universal --python-version 3.11 --no-emit-ind
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv postgres lint test test-matrix demo status down bench schema screenshots lock clean prerequisites
+.PHONY: help venv postgres lint test test-chaos test-proof test-matrix demo status down bench schema screenshots lock clean prerequisites
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -51,6 +51,12 @@ lint: venv ## ruff, ruff format, mypy, shellcheck
 
 test: venv postgres ## the tests, against real PostgreSQL, gpg, SMTP and Airflow
 	$(PY) -m pytest $(TESTS)
+
+test-chaos: venv postgres ## killed at every step, cut, flipped, swapped, full disks: each fault has its test
+	$(PY) -m pytest tests/chaos
+
+test-proof: venv postgres ## replay to two hundred marked points of a busy server, each compared with its snapshot
+	$(PY) -m pytest tests/proof
 
 test-matrix: venv $(MAJORS:%=postgres-%) ## a night, its proof and its scripts on PostgreSQL 15 to 18 (MAJORS="15 18")
 	PGBACKUP_MAJORS="$(MAJORS)" $(PY) -m pytest tests/matrix
