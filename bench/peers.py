@@ -15,11 +15,13 @@ from typing import Protocol
 import psycopg
 
 from bench.stage import ROOT, Stage
+from pgbackup.domain.wal import Segment
 
 BARMAN = ROOT / ".cache" / "barman" / "bin" / "barman"
 HOW = {
     "pgBackRest": "apt-get install --no-install-recommends pgbackrest",
-    "Barman": f"python3 -m venv {BARMAN.parents[1]} && {BARMAN.with_name('pip')} install barman zstandard",
+    "Barman": f"python3 -m venv {BARMAN.parents[1]}; {BARMAN.with_name('pip')} install barman zstandard",
+    "rsync (for Barman)": "apt-get install rsync",
 }
 
 
@@ -56,8 +58,8 @@ class Peer(Protocol):
 
 def missing() -> list[str]:
     """Return how to get the peers that this machine has not got."""
-    here = {"pgBackRest": shutil.which("pgbackrest") is not None, "Barman": BARMAN.exists()}
-    return [how for name, how in HOW.items() if not here[name]]
+    programs = {"pgBackRest": "pgbackrest", "Barman": str(BARMAN), "rsync (for Barman)": "rsync"}
+    return [how for name, how in HOW.items() if shutil.which(programs[name]) is None]
 
 
 class PgBackRest:
@@ -197,6 +199,8 @@ class Barman:
 
     def restore(self, backup: str, point: str, folder: Path) -> None:
         self._run("restore", "bench", backup, str(folder), "--target-name", point, "--target-action", "promote")
+        # Its tar gives files to whom the server saw as their owner, which was in a user namespace.
+        subprocess.run(["chown", "--recursive", str(os.geteuid()), str(folder)], check=True)
 
     def push(self, segments: list[Path]) -> float:
         """Archive what was streamed; `barman cron` runs the same command."""
@@ -205,6 +209,8 @@ class Barman:
         (home / "streaming").mkdir(parents=True)
         for segment in segments:
             shutil.copy(segment, home / "streaming")
+        behind = Segment.parse(segments[-1].name, segments[-1].stat().st_size).next()
+        (home / "streaming" / f"{behind.name}.partial").touch()  # without it the newest one stays
         start = time.monotonic()
         self._run("archive-wal", "rate")
         seconds = time.monotonic() - start
@@ -213,10 +219,7 @@ class Barman:
         return seconds
 
     def _newest(self) -> str:
-        text = subprocess.run(
-            self._command("-f", "json", "list-backups", "bench"), env=self._env, check=True, capture_output=True
-        ).stdout
-        return str(json.loads(text)["bench"][0]["backup_id"])
+        return max(path.name for path in (self._folder / "home" / "bench" / "base").iterdir())
 
     def _import_key(self) -> str:
         gpg = ["gpg", "--homedir", str(self._home), "--batch", "--quiet"]
@@ -244,7 +247,7 @@ class Barman:
             "backup_compression=zstd\nbackup_compression_level=1\nbackup_compression_workers=2\n"
             "backup_compression_location=server\nbackup_compression_format=tar\ncompression=zstd\n"
             f"encryption=gpg\nencryption_key_id={key}\nencryption_passphrase_command=printf none\n"
-            f"local_staging_path={self._folder}/staging\n"
+            f"staging_path={self._folder}\nstaging_location=local\n"
         )
         servers = "".join(
             f"[{name}]\ndescription={name}\nslot_name=barman_{name}\n{common}" for name in ("bench", "rate")

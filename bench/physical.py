@@ -10,7 +10,9 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -40,6 +42,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=6, help="of pgbench, each time")
     parser.add_argument("--majors", type=int, nargs="+", default=[15, 18], choices=[15, 18])
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exit, so that everything is ended and removed
     if how := missing():
         raise SystemExit("a peer is missing; get it by:\n" + "\n".join(how))
     parts = [Physical(major, options).measure() for major in options.majors]
@@ -160,7 +163,8 @@ class Physical:
             "--timeout=600",
             f"--options={options}",
         )
-        subprocess.run(command.argv, check=True)
+        if subprocess.run(command.argv, check=False).returncode != 0:
+            raise SystemExit(f"what {peer.name} restored does not start: {(folder / 'log').read_text()[-2000:]}")
         keywords = {**prepared.superuser.keywords, "host": str(folder), "port": "5433"}
         with psycopg.connect(**keywords, autocommit=True) as connection:
             while connection.execute("SELECT pg_is_in_recovery()").fetchall()[0][0]:

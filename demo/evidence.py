@@ -1,10 +1,11 @@
-"""What the demo proves: a full backup and its verification, followed in Airflow, read from the catalog."""
+"""What the demo proves, followed in Airflow: a night and an incremental, each restored and compared; the watch."""
 
 import json
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from demo.layout import Layout
 from demo.rest import FINAL, Airflow, AirflowError
 
 BACKUP_DAG = f"{CLUSTER}_full_backup"
+INCREMENTAL_DAG = f"{CLUSTER}_incremental_backup"
 VERIFY_DAG = f"{CLUSTER}_verify_backup"
+WATCH_DAG = f"{CLUSTER}_wal_watch"
 PATIENCE = 15 * 60.0
 LOG_LINES = 40
 
@@ -25,18 +28,30 @@ class NotProvedError(Exception):
 
 
 def prove(airflow: Airflow, layout: Layout) -> None:
-    """Make a backup, verify it, print the evidence; raises NotProvedError or AirflowError."""
+    """Make backups, verify them, run the watch, print the evidence; raises NotProvedError or AirflowError."""
     started = datetime.fromtimestamp(layout.pid_file.stat().st_mtime, UTC)
-    airflow.wait_for_dags(BACKUP_DAG, VERIFY_DAG, parsed_since=started, within=60)
+    airflow.wait_for_dags(BACKUP_DAG, INCREMENTAL_DAG, VERIFY_DAG, WATCH_DAG, parsed_since=started, within=60)
+    made = [
+        *verified(airflow, layout, BACKUP_DAG, {"full", "base"}),
+        *verified(airflow, layout, INCREMENTAL_DAG, {"incremental"}),
+    ]
+    follow(airflow, WATCH_DAG, airflow.trigger(WATCH_DAG))
+    console.print("[bold]Evidence[/]")
+    for backup_id in made:
+        show(pgbackup(layout, "show", backup_id), layout)
+    show_reach(pgbackup(layout, "wal", "status"), pgbackup(layout, "plan-recovery", "--to", "latest"))
+
+
+def verified(airflow: Airflow, layout: Layout, dag_id: str, kinds: set[str]) -> list[str]:
+    """Run a DAG that takes backups of these kinds, and their verifications; return the backups' ids."""
     known = {backup["id"] for backup in catalog(layout)}
-    follow(airflow, BACKUP_DAG, airflow.trigger(BACKUP_DAG))
+    follow(airflow, dag_id, airflow.trigger(dag_id))
     made = [backup for backup in catalog(layout) if backup["id"] not in known]
-    if {backup["kind"] for backup in made} != {"full", "base"}:
-        raise NotProvedError(f"{BACKUP_DAG} succeeded, but the catalog does not hold a new dump and a new base backup")
+    if {backup["kind"] for backup in made} != kinds:
+        raise NotProvedError(f"{dag_id} succeeded, but the catalog does not hold a new {' and a new '.join(kinds)}")
     for backup in made:
         follow(airflow, VERIFY_DAG, verification_run(airflow, backup["id"]))
-    for backup in made:
-        show(pgbackup(layout, "show", backup["id"]), layout)
+    return [backup["id"] for backup in made]
 
 
 def follow(airflow: Airflow, dag_id: str, run_id: str) -> None:
@@ -95,7 +110,8 @@ def pgbackup(layout: Layout, *arguments: str) -> Any:
     environment = os.environ | {"PGBACKUP_CONFIG": str(layout.protocol)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise NotProvedError(f"{' '.join(command)} ended with exit status {done.returncode}: {done.stderr.strip()}")
+        said = done.stderr.strip() or done.stdout.strip()
+        raise NotProvedError(f"{' '.join(command)} ended with exit status {done.returncode}: {said}")
     return json.loads(done.stdout)
 
 
@@ -104,7 +120,7 @@ def show(backup: dict[str, Any], layout: Layout) -> None:
     seconds = seconds_between(backup["started_at"], backup["finished_at"])
     megabytes = backup["bytes"] / 1e6
     lines = [
-        ("backup", backup["id"]),
+        ("backup", f"{backup['id']}{f' ({method})' if (method := backup['method']) else ''}"),
         ("stored", f"{megabytes:.1f} MB in {seconds:.1f} s ({megabytes / max(seconds, 0.001):.0f} MB/s)"),
         ("files", str(layout.home / "backups" / backup["kind"] / backup["id"])),
     ]
@@ -122,11 +138,31 @@ def show(backup: dict[str, Any], layout: Layout) -> None:
         lines.append(
             ("verdict", f"{attempt['verdict'] or 'none'} after {attempt['seconds']:.1f} s {attempt['reason']}")
         )
-    console.print("[bold]Evidence[/]")
-    for name, value in lines:
-        console.print(f"{name:14}{value}", markup=False, soft_wrap=True)
+    print_lines(lines)
     if not any(copy["verified_at"] for copy in backup["copies"]):
         raise NotProvedError(f"{backup['id']} has no verified copy")
+
+
+def show_reach(wal: dict[str, Any], plan: dict[str, Any]) -> None:
+    """Print how the WAL receiver is, and from where to where a recovery reaches."""
+    behind = f"{wal['disk_behind_bytes']} bytes behind the server"
+    print_lines(
+        [
+            (
+                "receiver",
+                f"{'runs' if wal['alive'] else 'does not run'}, {behind}; {', '.join(wal['problems']) or 'no gap'}",
+            ),
+            ("recovery", f"to the latest from {' + '.join(plan['chain'])}"),
+            *(("  WAL", f"{one['start']} to {one['end']} on timeline {one['timeline']}") for one in plan["wal"]),
+            ("  predicted", f"{plan['seconds']:.1f} s"),
+        ]
+    )
+
+
+def print_lines(lines: Iterable[tuple[str, str]]) -> None:
+    """Print names and values."""
+    for name, value in lines:
+        console.print(f"{name:14}{value}", markup=False, soft_wrap=True)
 
 
 def seconds_between(start: str, end: str) -> float:

@@ -78,6 +78,9 @@ def build_site(
         catalog=PostgresCatalog(lambda: connect(resolve(settings.catalog), pinned=False)),
         repositories={"local": LocalStore(settings.paths.backups)},
         connections=lambda cluster: resolve(settings.cluster(cluster).connection),
+        recovery_connections=lambda cluster: resolve(
+            settings.cluster(cluster).recovery_connection or settings.cluster(cluster).connection
+        ),
         clock=lambda: datetime.now(UTC),
         owner=owner,
         progress=progress or LogProgress(),

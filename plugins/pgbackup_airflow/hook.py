@@ -36,6 +36,7 @@ class PgBackupHook(BaseHook):
     def site(self) -> Site:
         """Build the real parts from Airflow's connections."""
         connections = [self.settings.catalog, *(cluster.connection for cluster in self.settings.clusters.values())]
+        connections += [one.recovery_connection for one in self.settings.clusters.values() if one.recovery_connection]
         for connection in connections:
             self.parameters(connection)
         return build_site(self.settings, self.parameters, owner=self._owner, secrets=tuple(self._secrets))

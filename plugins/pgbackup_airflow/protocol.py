@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.providers.smtp.notifications.smtp import SmtpNotifier
-from airflow.sdk import DAG, Asset, BaseNotifier
+from airflow.sdk import DAG, Asset, BaseNotifier, CronTriggerTimetable
 from airflow.sdk.definitions.callback import AsyncCallback
 from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 
@@ -55,7 +55,8 @@ def protocol_dag(
     title = procedure.replace("_", " ")
     return DAG(
         f"{cluster}_{procedure}",
-        schedule=schedule,
+        # A plain cron text would run the last time that has just passed as soon as the DAG is new.
+        schedule=CronTriggerTimetable(schedule, timezone="UTC", run_immediately=timedelta(0)) if schedule else None,
         catchup=False,
         max_active_runs=1,
         is_paused_upon_creation=False,

@@ -95,8 +95,9 @@ class WatchNotifier(BaseNotifier):
         watched = site.catalog.watched(self.cluster)
         run = context.get("dag_run")
         started = run.start_date if run else None
+        finished = (one for one in watched if one.name == names.FINISHED)  # others see, too: `reach latest`
         # The owner needs no clocks to agree; a callback that comes late finds what a later run saw.
-        if any(one.owner == site.owner or (started and one.seen_at > started) for one in watched):
+        if any(one.owner == site.owner or (started and one.seen_at > started) for one in finished):
             return watched
         detail = f"{site.owner} ended before it judged: {context.get('reason')}"
         finding = Finding(names.FINISHED, False, 0.0, detail, _NOT_JUDGED)

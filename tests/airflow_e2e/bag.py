@@ -87,7 +87,7 @@ def read_bag() -> Bag:
 def _dag(dag: Any) -> Dag:
     return Dag(
         id=dag.dag_id,
-        schedule=dag.schedule if dag.schedule is None else str(dag.schedule),
+        schedule=getattr(dag.schedule, "expression", dag.schedule),
         start_date=dag.start_date and dag.start_date.isoformat(),
         catchup=dag.catchup,
         max_active_runs=dag.max_active_runs,

@@ -101,6 +101,15 @@ class Run:
         """Mark a task as failed, as the UI's button does."""
         self.rest.patch(f"{self.path}/taskInstances/{task_id}", {"new_state": "failed"})
 
+    def is_waiting(self) -> bool:
+        """Whether it waits for somebody's approval."""
+        return bool(self.tasks()["approve"]["state"] == "awaiting_input")
+
+    def answer(self, rest: Rest, option: str, cluster_name: str | None = None) -> None:
+        """Answer its request for approval as somebody."""
+        body = {"chosen_options": [option], "params_input": {"cluster_name": cluster_name}}
+        rest.patch(f"{self.path}/taskInstances/approve/-1/hitlDetails", body)
+
     def log(self, task: dict[str, Any]) -> str:
         """What a task instance's last try logged."""
         query = {"map_index": task["map_index"], "full_content": True}

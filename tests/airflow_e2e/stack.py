@@ -31,8 +31,7 @@ from tests.support.source import LIBRARY, ROOT, SAMPLE, Source, free_port
 RECIPIENT = "dba@streamflix.example"
 CONTACT = {"role": "Database Administrator", "name": "Dana Ortiz", "reach": "+1 555 0100"}
 CLUSTERS = ("streamflix", "library")
-PROCEDURES = ("full_backup", "verify_backup", "wal_watch")
-PROCEDURES = ("full_backup", "incremental_backup", "verify_backup")
+PROCEDURES = ("full_backup", "incremental_backup", "verify_backup", "wal_watch", "recover_point_in_time")
 COMPONENTS: dict[str, list[str]] = {
     "api-server": [],
     "scheduler": ["--skip-serve-logs"],
@@ -75,9 +74,10 @@ class Stack:
         self.key = make_key(home / "keys", f"e2e-{secrets.token_hex(8)}")  # its passphrase is this stack's alone
         self.port = free_port()
         self._fernet = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
-        self.passwords = {name: secrets.token_urlsafe(24) for name in ("catalog", "airflow", "admin")}
+        self.passwords = {name: secrets.token_urlsafe(24) for name in ("catalog", "airflow", "admin", "dana")}
         self.settings: Settings = parse_settings(self._protocol(), source="the stack's configuration")
         self.rest: Rest
+        self.colleague: Rest
         self._components: dict[str, subprocess.Popen[bytes]] = {}
 
     @property
@@ -124,7 +124,9 @@ class Stack:
     def migrate(self) -> subprocess.Popen[bytes]:
         """Start to make Airflow's schema."""
         (self.airflow / "config" / "airflow_local_settings.py").write_text(LOCAL_SETTINGS)
-        (self.airflow / "passwords.json").write_text(json.dumps({"admin": self.passwords["admin"]}))
+        (self.airflow / "passwords.json").write_text(
+            json.dumps({name: self.passwords[name] for name in ("admin", "dana")})
+        )
         (self.home / "protocol.yaml").write_text(yaml.safe_dump(self._protocol()))
         return self._start("db", "migrate")
 
@@ -134,6 +136,7 @@ class Stack:
             self._components[name] = self._start(name, *options)
         eventually(self._is_healthy, "Airflow's components")
         self.rest = Rest(self._url, "admin", self.passwords["admin"])
+        self.colleague = Rest(self._url, "dana", self.passwords["dana"])
         expected = {f"{cluster}_{procedure}" for cluster in CLUSTERS for procedure in PROCEDURES}
         eventually(lambda: expected <= self._dags() or self._import_errors(), "the DAGs")
         assert (errors := self._import_errors()) == [], "\n".join(errors)
@@ -142,6 +145,7 @@ class Stack:
         """End the components, then whatever they left running."""
         with contextlib.suppress(AttributeError):
             self.rest.close()
+            self.colleague.close()
         for component in self._components.values():
             component.terminate()
         for component in self._components.values():
@@ -254,14 +258,19 @@ class Stack:
                 "load_examples": False,
                 "fernet_key": self._fernet,
                 "execution_api_server_url": f"{self._url}/execution/",
-                "simple_auth_manager_users": "admin:admin",
+                "simple_auth_manager_users": "admin:admin,dana:op",
                 "simple_auth_manager_passwords_file": self.airflow / "passwords.json",
                 "hostname_callable": "socket.gethostname",
             },
             "database": {"sql_alchemy_conn": database},
             "api": {"host": "127.0.0.1", "port": self.port, "base_url": self._url, "secret_key": self._stable},
             "api_auth": {"jwt_secret": self._stable},
-            "scheduler": {"scheduler_idle_sleep_time": 0.2, "scheduler_heartbeat_sec": 2, "job_heartbeat_sec": 2},
+            "scheduler": {
+                "scheduler_idle_sleep_time": 0.2,
+                "scheduler_heartbeat_sec": 2,
+                "job_heartbeat_sec": 2,
+                "trigger_timeout_check_interval": 1,
+            },
             "triggerer": {"job_heartbeat_sec": 2},
             "dag_processor": {"refresh_interval": 60, "min_file_process_interval": 60, "parsing_processes": 1},
             "workers": {"execution_api_timeout": 60, "min_heartbeat_interval": 1},
@@ -282,6 +291,7 @@ class Stack:
                 "full_backup": {"lock_timeout": "10 min", **full_backup},
                 "verify_backup": {"application_role": "app"},
                 "wal": {"watch": "0 0 1 1 *"},  # by the tests alone
+                "recovery": {"approvers": ["admin", "dana"], "four_eyes": True},
             }
 
         return {

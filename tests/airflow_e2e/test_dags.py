@@ -35,7 +35,7 @@ DOCUMENT: dict[str, Any] = {
         },
     },
 }
-SCHEDULES = {
+SCHEDULES: dict[str, str | None] = {
     "streamflix_full_backup": "0 2 * * *",
     "streamflix_incremental_backup": "0 */6 * * *",
     "streamflix_verify_backup": "0 5 * * *",
@@ -44,6 +44,8 @@ SCHEDULES = {
     "library_verify_backup": "30 6 * * *",
     "streamflix_wal_watch": "*/5 * * * *",
     "library_wal_watch": "*/2 * * * *",
+    "streamflix_recover_point_in_time": None,
+    "library_recover_point_in_time": None,
 }
 # Everything that the rules forbid; Airflow itself refuses fail_fast together with all_done.
 FORBIDDEN = """
@@ -70,7 +72,7 @@ with DAG("worse", fail_fast=True):
     work()
 """
 LEFT_OUT = ("__pycache__", ".airflowignore", "__main__.py")  # the last would end Airflow's process at once
-NOTIFIERS = {"MailNotifier", "WatchNotifier"}
+NOTIFIERS = {"MailNotifier", "WatchNotifier", "RecoveryMail"}
 ALWAYS_RUN = {"all_done", "all_done_min_one_success", "all_done_setup_success", "always", "one_done", "none_failed"}
 
 # What would make a backup silent, or a run green over a failure: what it is called, and how it is seen.

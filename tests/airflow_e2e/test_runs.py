@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pgbackup.capture import capture_full
+from pgbackup.domain import findings
 from pgbackup.domain.ids import SUMS
 from pgbackup.domain.model import Kind, State, Verdict
 from pgbackup.watch import names
@@ -53,7 +54,7 @@ def directories(stack: Stack, cluster: str) -> set[str]:
 
 def scratch(stack: Stack) -> list[Path]:
     """Decrypted files and throw-away servers."""
-    return list((stack.settings.paths.spool_folder / "verify").glob("*"))
+    return [path for name in ("verify", "latest") for path in (stack.settings.paths.spool_folder / name).glob("*")]
 
 
 # --- the night ---
@@ -81,6 +82,15 @@ def test_an_incremental_run_adds_a_link_that_is_proved_with_its_chain(stack: Sta
     proof = Run(stack.rest, "streamflix_verify_backup", f"verify__{backup.id}__local__1")
     assert proof.wait() == "success", proof.logs()
     assert state_of(stack, backup.id) is State.VERIFIED
+
+    [known] = [one for one in stack.site().catalog.watched("streamflix") if one.name == findings.LATEST]
+    assert (known.ok, known.owner) == (True, run.owner)
+    assert backup.id in known.detail
+    assert "its own end is the newest moment" in known.detail
+    again = stack.rest.finish("streamflix_incremental_backup")
+    assert (again.state, again.tasks()["latest"]["state"]) == ("success", "success"), again.logs()
+    assert f"not due: proved {known.seen_at:%Y-%m-%d %H:%M} UTC by {run.owner}" in again.logs()
+    assert scratch(stack) == []
 
 
 def test_everybody_hears_of_the_night(stack: Stack, night: Night) -> None:

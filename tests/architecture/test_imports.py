@@ -21,15 +21,15 @@ TABLE: dict[str, set[str]] = {
     **{name: {"domain", "scratch"} for name in MIDDLE},
     "restore": {"domain", *MIDDLE},
     "capture": {"domain", "restore", *MIDDLE},
-    "verify": {"domain", "restore", *MIDDLE},
-    "wal": {"domain", "restore", *MIDDLE},
+    "verify": {"domain", "scratch", "restore", *MIDDLE},
+    "wal": {"domain", "scratch", "restore", *MIDDLE},
     "watch": {"domain", "restore", *MIDDLE},
-    "recover": {"domain", "restore", *MIDDLE},
+    "recover": {"domain", "scratch", "restore", *MIDDLE},
     "report": {"domain", "catalog"},
     "assembly": {"domain", *MIDDLE},
     "cli": {"domain", "catalog", "assembly", *VERBS},
 }
-ADAPTER = {"domain", "assembly", "postgres", "capture", "verify", "watch", "report"}
+ADAPTER = {"domain", "assembly", "postgres", "capture", "verify", "watch", "recover", "report"}
 PURE = {"os", "subprocess", "time", "logging", "socket", "psycopg", "boto3", "yaml", "random", "secrets"}
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import resource
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 from tests.support.archiving import archiving
 from tests.support.keys import KeyPair
@@ -28,13 +31,17 @@ from tests.support.receiver import (
     small_segments,
     told,
 )
+from tests.support.recovered import reading
 from tests.support.site import make_site
 from tests.support.source import Source
 
+from pgbackup.capture import capture_night
 from pgbackup.domain.errors import UnfitError
 from pgbackup.domain.ports import Site
+from pgbackup.domain.target import Latest
 from pgbackup.domain.wal import is_segment
 from pgbackup.postgres import replication
+from pgbackup.recover import recover_cluster
 from pgbackup.restore.received import receiver_folder
 from pgbackup.wal import create_slot, receive, wal_status
 
@@ -162,6 +169,59 @@ def test_a_promoted_server_is_followed_to_its_new_timeline(
     assert len(found.stretches) == 2
     assert [problem for problem in wal_status(site, CLUSTER).problems if "gap" in problem] == []
     assert not [one for one in found.segments if one.timeline == timelines[0] and one.start >= found.stretches[1].start]
+
+
+def test_no_acknowledged_commit_is_lost_with_the_server_that_waits_for_the_receiver(
+    source: Source, tmp_path: Path, key: KeyPair, catalog_dsn: str
+) -> None:
+    """Nor does a capture's own stream of WAL, which is there as well, count for the receiver's."""
+    site = make_site(tmp_path, source, catalog_dsn, key)
+    create_slot(site, CLUSTER)
+    source.execute("GRANT EXECUTE ON FUNCTION pg_switch_wal() TO backup")
+    try:
+        with receiving(Receiver(tmp_path, source, key)):
+            source.execute("ALTER SYSTEM SET synchronous_standby_names = 'FIRST 1 (pgbackup_receiver)'")
+            source.execute("SELECT pg_reload_conf()")
+            with acknowledged(source) as ids:
+                capture_night(site, CLUSTER)
+                during = len(ids)
+                eventually(lambda: len(ids) > during + 100)
+                source.stop(signal.SIGKILL)
+    finally:
+        source.start()
+        source.execute("ALTER SYSTEM RESET synchronous_standby_names")
+        source.execute("SELECT pg_reload_conf()")
+    recovered = recover_cluster(site, CLUSTER, Latest(), into=tmp_path / "new")
+    with reading(recovered, source, "app") as connection:
+        there = {number for (number,) in connection.execute("SELECT id FROM row")}
+    assert during > 0
+    assert ids - there == set()
+
+
+@contextlib.contextmanager
+def acknowledged(source: Source) -> Iterator[set[int]]:
+    """Clients that commit until the server is gone, and what they were told; the server waits for one receiver."""
+    ids: set[int] = set()
+    others: set[str] = set()
+
+    def commit() -> None:
+        with contextlib.suppress(psycopg.OperationalError), source.connect("app") as connection:
+            while True:
+                [number] = connection.execute("INSERT INTO row DEFAULT VALUES RETURNING id").fetchone() or (0,)
+                ids.add(number)
+                names = "SELECT application_name FROM pg_stat_replication WHERE sync_state <> 'async'"
+                others.update(name for (name,) in connection.execute(names))
+
+    threads = [threading.Thread(target=commit) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield ids
+    finally:
+        source.stop(signal.SIGKILL)
+        for thread in threads:
+            thread.join()
+    assert others == {"pgbackup_receiver"}
 
 
 def test_a_full_archive_ends_neither_receiving_nor_sealing_for_good(

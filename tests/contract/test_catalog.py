@@ -20,7 +20,7 @@ from pgbackup.catalog import PostgresCatalog
 from pgbackup.catalog.postgres import migrations
 from pgbackup.domain.errors import BusyError, PgBackupError, RefusedError, UnavailableError, UnfitError
 from pgbackup.domain.manifest import Manifest
-from pgbackup.domain.model import Backup, CopyState, Finding, Kind, State, Verdict, Verification
+from pgbackup.domain.model import Backup, CopyState, Finding, Kind, Measurement, State, Verdict, Verification
 
 MINUTE = timedelta(minutes=1)
 DONE = MOMENT + 10 * MINUTE
@@ -287,6 +287,28 @@ def test_clusters_are_watched_apart(catalog: PostgresCatalog) -> None:
     assert [one.is_news for one in catalog.watched("streamflix")] == [True]
     assert [one.is_news for one in catalog.watched("other")] == [False]
     assert catalog.watched("none") == ()
+
+
+# -------------------------------------------------------------------------------------------------------- measured
+
+
+def test_what_was_measured_comes_back_newest_first_and_by_repository(catalog: PostgresCatalog) -> None:
+    first, second = Measurement("fetch", 100, 0.5, MOMENT), Measurement("replay", 2**40, 3600.0, MOMENT + MINUTE)
+    catalog.measured("streamflix", "local", second)
+    catalog.measured("streamflix", "local", first)
+    catalog.measured("streamflix", "region", first)
+    assert catalog.measurements("streamflix", "local") == (second, first)
+    assert catalog.measurements("streamflix", "region") == (first,)
+    assert catalog.measurements("other", "local") == ()
+
+
+def test_only_the_last_hundred_measurements_of_a_step_are_kept(catalog: PostgresCatalog) -> None:
+    catalog.measured("streamflix", "local", Measurement("fetch", 7, 1.0, MOMENT))
+    for minute in range(103):
+        catalog.measured("streamflix", "local", Measurement("replay", 1, 1.0, MOMENT + minute * MINUTE))
+    kept = catalog.measurements("streamflix", "local")
+    assert [one.step for one in kept].count("fetch") == 1
+    assert [one.at for one in kept if one.step == "replay"] == [MOMENT + n * MINUTE for n in range(102, 2, -1)]
 
 
 # --------------------------------------------------------------------------------------------------------- rebuilt

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
 from tests.support.archiving import archiving
 from tests.support.forgery import folder_of
+from tests.support.receiver import eventually
 from tests.support.site import with_settings
 from tests.support.source import Source
 from tests.support.traffic import Traffic
@@ -94,9 +94,8 @@ def test_a_gap_in_the_archive_forces_a_base(busy: Source, site_for: Callable[...
         for number in range(3):
             busy.execute(f"CREATE TABLE gap{number} AS SELECT 1 AS a", "streamflix")
             busy.execute("SELECT pg_switch_wal()", "streamflix")
-        while len(behind := archived_behind(site, base)) < 3:
-            time.sleep(0.1)
-    site.local.delete(behind[1].sidecar_key)
+        eventually(lambda: len(archived_behind(site, base)) >= 3)
+    site.local.delete(archived_behind(site, base)[1].sidecar_key)
     with archiving(site, busy):
         forced = capture_incremental(site, "streamflix")
     assert (forced.kind, forced.method) == (Kind.BASE, None)

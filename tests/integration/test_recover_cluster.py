@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -20,23 +21,28 @@ import pytest
 import yaml
 from tests.support.archiving import archiving
 from tests.support.doomed import Call, Nursery, eventually_nobody
+from tests.support.forgery import folder_of, put_manifest
 from tests.support.keys import KeyPair
 from tests.support.site import make_site, with_settings
 from tests.support.source import SAMPLE, Source, free_port
 from tests.support.traffic import TOTAL, Traffic
 
 from pgbackup.capture import capture_base, capture_incremental
-from pgbackup.domain.errors import RefusedError
+from pgbackup.catalog import PostgresCatalog
+from pgbackup.domain.errors import BusyError, RefusedError, UnfitError
+from pgbackup.domain.findings import LATEST
+from pgbackup.domain.ids import MANIFEST, SUMS
 from pgbackup.domain.lsn import Lsn
 from pgbackup.domain.manifest import Manifest
 from pgbackup.domain.ports import Site
+from pgbackup.domain.rates import learned
 from pgbackup.domain.recovery import RecoveryPlan
 from pgbackup.domain.target import AtLsn, AtName, AtTime, AtXid, Latest, Target
 from pgbackup.domain.wal import Segment
 from pgbackup.postgres.physical import read_transactions
 from pgbackup.postgres.programs import Programs
 from pgbackup.postgres.throwaway import ThrowAwayServer
-from pgbackup.recover import Recovered, plan, recover_cluster
+from pgbackup.recover import Recovered, plan, proved_lately, recover_cluster, verify_latest
 from pgbackup.recover.stage import stage_wal
 from pgbackup.recover.workplace import workplace
 from pgbackup.restore.archive import list_archive
@@ -247,11 +253,11 @@ MOMENTS = (
 )
 
 
-def test_a_killed_recovery_is_gone_on_with(story: Story, key: KeyPair, tmp_path: Path) -> None:
-    target = AtLsn(story.positions[1])
-    nursery = Nursery()
-    call = Call(
-        verb="recover",
+SERVER_STARTED = "started postgres #3"  # the others only say their version
+
+
+def doomed(story: Story, key: KeyPair, **call: str) -> Call:
+    return Call(
         folder=str(story.site.settings.paths.backups.parent),
         bin=str(story.source.bin),
         socket=str(story.source.folder),
@@ -259,9 +265,14 @@ def test_a_killed_recovery_is_gone_on_with(story: Story, key: KeyPair, tmp_path:
         catalog_dsn="",
         key=(str(key.public), str(key.private), str(key.passphrase_file)),
         cluster={},
-        into=str(tmp_path / "new"),
-        lsn=str(target.lsn),
+        **call,
     )
+
+
+def test_a_killed_recovery_is_gone_on_with(story: Story, key: KeyPair, tmp_path: Path) -> None:
+    target = AtLsn(story.positions[1])
+    nursery = Nursery()
+    call = doomed(story, key, verb="recover", into=str(tmp_path / "new"), lsn=str(target.lsn))
     try:
         for moment in MOMENTS:
             status, trace = nursery.run(call, moment)
@@ -389,6 +400,104 @@ def test_a_record_that_cannot_be_read_never_ends_recovery_early(
     assert not (tmp_path / "new").exists()
 
 
+def in_the_spool(site: Site) -> list[Path]:
+    return list((site.spool / "latest").iterdir())
+
+
+def stored(site: Site) -> set[Path]:
+    """What is in the repository, private scratch left out."""
+    found = set(site.settings.paths.backups.rglob("*"))
+    return {path for path in found if not path.is_relative_to(site.spool)}
+
+
+def test_the_newest_moment_is_proved_once_a_day_and_nothing_stays(story: Story) -> None:
+    site, before = story.site, stored(story.site)
+    newest = archived(site)[-1]
+    [data] = (site.settings.paths.backups / "wal").rglob(f"{newest.name}-*.zst.gpg")
+    content = data.read_bytes()
+    data.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    try:
+        failed = verify_latest(site, "streamflix")
+    finally:
+        data.write_bytes(content)
+    assert (failed.ok, newest.name in failed.detail, bool(failed.hint)) == (False, True, True)
+    assert in_the_spool(site) == []
+    [known] = [one for one in site.catalog.watched("streamflix") if one.name == LATEST]
+    assert (known.ok, known.detail, known.is_news) == (False, failed.detail, True)
+    assert proved_lately(site, "streamflix") is None
+
+    finding = verify_latest(site, "streamflix")
+    assert finding.ok
+    for text in ("last commit", "newest heartbeat", "before it was tried", story.base.id):
+        assert text in finding.detail
+    assert Lsn.parse(finding.detail.split()[0]) > archived(site)[-1].start
+    proof = proved_lately(site, "streamflix")
+    assert proof is not None
+    assert (proof.ok, proof.detail) == (True, finding.detail)
+    tomorrow = dataclasses.replace(site, clock=lambda: datetime.now(UTC) + timedelta(hours=21))
+    assert proved_lately(tomorrow, "streamflix") is None
+    assert (in_the_spool(site), stored(site)) == ([], before)
+
+
+def test_who_cannot_judge_says_nothing_of_the_archive(story: Story, tmp_path: Path) -> None:
+    known = story.site.catalog.watched("streamflix")
+    (story.site.spool / "latest").mkdir(parents=True, exist_ok=True)
+    with workplace(story.site.spool / "latest" / "streamflix"), pytest.raises(BusyError):
+        verify_latest(story.site, "streamflix")
+    paths = story.site.settings.paths.model_copy(update={"postgres_bin": tmp_path})
+    settings = story.site.settings.model_copy(update={"paths": paths})
+    with pytest.raises(UnfitError):
+        verify_latest(dataclasses.replace(story.site, settings=settings), "streamflix")
+    assert story.site.catalog.watched("streamflix") == known
+    assert in_the_spool(story.site) == []
+
+
+def test_what_a_killed_try_left_is_removed_by_the_next(story: Story, key: KeyPair) -> None:
+    nursery = Nursery()
+    call = doomed(story, key, verb="latest")
+    try:
+        for moment in ("started pg_verifybackup", SERVER_STARTED):
+            status, trace = nursery.run(call, moment)
+            assert (status, trace[-1]) == (-signal.SIGKILL, moment), trace
+            assert len(in_the_spool(story.site)) == 1
+        assert nursery.run(call, None)[0] == 0
+    finally:
+        nursery.close()
+    assert (in_the_spool(story.site), eventually_nobody(call)) == ([], [])
+
+
+def test_predictions_are_made_from_what_recoveries_measured(story: Story) -> None:
+    measured = story.site.catalog.measurements("streamflix", "local")
+    assert {one.step for one in measured} == {"fetch", "unpack", "combine", "stage", "replay"}
+    rates = learned(measured)
+    assert {"unpack", "combine", "stage"} <= set(rates.measured)
+    planned = plan(story.site, "streamflix", Latest(), timeline=None, repository="local")
+    assert planned.warnings[-1] == str(rates)
+    steps = {step.name: step for step in planned.steps}
+    assert steps["stage WAL"].seconds == pytest.approx(steps["stage WAL"].bytes / rates.stage)
+    silent = PostgresCatalog(lambda: psycopg.connect(host="/nonexistent", autocommit=True))
+    without = dataclasses.replace(story.site, catalog=silent)
+    planned = plan(without, "streamflix", Latest(), timeline=None, repository="local")
+    assert planned.warnings[-1] == "the catalog does not answer: predicted from usual rates"
+
+
+def test_a_server_that_is_not_fit_is_not_started(story: Story, tmp_path: Path) -> None:
+    planned = plan(story.site, "streamflix", Latest(), timeline=None, repository="local")
+    [manifest] = [one for one in (story.base, story.incremental) if one.id == planned.chain[-1]]
+    server = manifest.server.model_copy(update={"shared_preload_libraries": ("timescaledb",)})
+    folder = folder_of(story.site, manifest.id)
+    kept = {path: path.read_bytes() for path in (folder / MANIFEST, folder / SUMS)}
+    put_manifest(folder, manifest.model_copy(update={"server": server}))
+    try:
+        with pytest.raises(UnfitError, match="this machine cannot judge"):
+            recover_cluster(story.site, "streamflix", Latest(), into=tmp_path / "new")
+    finally:
+        for path, content in kept.items():
+            path.write_bytes(content)
+    assert not (tmp_path / "new").exists()
+    assert not (tmp_path / "new.pgbackup" / "server").exists()
+
+
 def test_a_promotion_is_followed_and_the_history_before_it_can_be_asked_for(story: Story, tmp_path: Path) -> None:
     """The last one: from here on the source is on timeline 2."""
     source = story.source
@@ -411,3 +520,32 @@ def test_a_promotion_is_followed_and_the_history_before_it_can_be_asked_for(stor
     older = recover_cluster(story.site, "streamflix", Latest(), timeline=1, into=tmp_path / "one" / "new")
     assert [one.timeline for one in older.plan.wal] == [1]
     assert (older.replayed.timeline, bank(older, story, tmp_path / "one")) == (3, (TOTAL, story.transfers))
+
+
+def test_a_tablespace_made_in_the_replayed_wal_is_refused_and_production_not_touched(
+    story: Story, tmp_path: Path
+) -> None:
+    """Whether the WAL is archived or a receiver still has it. The last one: it cannot be replayed here any more."""
+    source, folder = story.source, story.source.folder / "live"
+    folder.mkdir()
+
+    def refused(name: str) -> None:
+        source.execute("CHECKPOINT")
+        live = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        with pytest.raises(UnfitError, match="tablespace"):
+            recover_cluster(story.site, "streamflix", Latest(), into=tmp_path / name)
+        assert not (tmp_path / name).exists()
+        assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == live
+
+    with archiving(story.site, source):
+        source.execute(f"CREATE TABLESPACE live LOCATION '{folder}'")
+        source.execute("CREATE TABLE living TABLESPACE live AS SELECT generate_series(1, 1000) AS n", "bank")
+        with source.connect("bank") as connection:
+            while not connection.execute(
+                "SELECT bool_and(flush_lsn >= pg_current_wal_flush_lsn()) FROM pg_stat_replication"
+            ).fetchone()[0]:
+                time.sleep(0.05)
+        source.execute("INSERT INTO living SELECT generate_series(1, 500)", "bank")  # the file and its WAL differ now
+        refused("received")
+        close(source, story.site, timeline=2)
+        refused("archived")

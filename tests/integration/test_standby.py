@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from tests.support.receiver import eventually
 from tests.support.source import Source
 from tests.support.standby import Standby
 
@@ -20,10 +20,7 @@ def standby(library: Source) -> Iterator[Standby]:
     own = Standby(library)
     try:
         with own.connect("postgres") as connection:
-            deadline = time.monotonic() + 60
-            while connection.execute("SELECT FROM pg_stat_wal_receiver").fetchone() is None:
-                assert time.monotonic() < deadline, "the standby does not stream"
-                time.sleep(0.05)
+            eventually(lambda: connection.execute("SELECT FROM pg_stat_wal_receiver").rowcount)
         yield own
     finally:
         own.remove()

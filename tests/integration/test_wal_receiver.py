@@ -7,8 +7,11 @@ import dataclasses
 import json
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 
 import psycopg
@@ -31,13 +34,16 @@ from tests.support.site import make_site
 from tests.support.source import Source
 
 from pgbackup.domain.errors import BusyError, RefusedError
+from pgbackup.domain.model import ObjectInfo
 from pgbackup.domain.ports import Site
 from pgbackup.domain.wal import Sealed, Segment, read_header
 from pgbackup.postgres import replication
 from pgbackup.postgres.programs import Programs
 from pgbackup.restore.archive import fetch_wal, list_archive, read_sidecar
 from pgbackup.restore.received import receiver_is_alive
+from pgbackup.store import LocalStore
 from pgbackup.wal import create_slot, receive, seal_file, wal_status
+from pgbackup.wal.seal import publish, store_file
 
 CLUSTER = "streamflix"
 
@@ -174,17 +180,58 @@ def test_the_same_again_changes_nothing_and_another_content_is_refused(site: Sit
     assert stored(site) == before
 
 
-def test_what_a_kill_left_without_a_sidecar_is_replaced(site: Site, files: Files, tmp_path: Path) -> None:
+def test_bytes_that_a_kill_left_without_a_sidecar_are_described_as_they_are(
+    site: Site, files: Files, tmp_path: Path
+) -> None:
     sealed = files.seal(site)
+    left = site.local.read(sealed.data_key)
     site.local.delete(sealed.sidecar_key)
-    site.local.delete(sealed.data_key)
-    with site.local.create(sealed.data_key) as sink:
-        sink.write(b"other bytes that nobody described")
-    assert files.seal(site).plain_sha256 == sealed.plain_sha256
+    files.seal(site)
+    assert site.local.read(sealed.data_key) == left
+    check_sealed(site, files, tmp_path / "fetched")
+
+
+def test_two_sealers_at_once_describe_the_bytes_that_stay(site: Site, files: Files, tmp_path: Path) -> None:
+    """Each looks before the other has stored anything, and tells only after both have: as in two processes."""
+    looked, stored_both = threading.Barrier(2), threading.Barrier(2)
+    blind = dataclasses.replace(site, repositories={"local": Meeting(site.settings.paths.backups, looked)})
+
+    def seal() -> Sealed:
+        sealed = store_file(blind, CLUSTER, files.paths[0], system_identifier=files.system, programs=files.programs)
+        stored_both.wait(60)
+        publish(blind, sealed)
+        return sealed
+
+    with ThreadPoolExecutor(2) as pool:
+        one, other = (future.result() for future in [pool.submit(seal), pool.submit(seal)])
+    assert one.stored_sha256 == other.stored_sha256
+    assert len(stored(site)) == 2
+    check_sealed(site, files, tmp_path / "fetched")
+
+
+class Meeting(LocalStore):
+    """Whoever lists it goes on when so many others have as well."""
+
+    def __init__(self, root: Path, together: threading.Barrier) -> None:
+        super().__init__(root)
+        self._together = together
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        found = [*super().list(prefix)]
+        self._together.wait(60)
+        return iter(found)
+
+
+def check_sealed(site: Site, files: Files, folder: Path) -> None:
+    """The first file is sealed: its sidecar fits the stored bytes, and these hold what it held."""
     found = list_archive(site.local, CLUSTER, files.system)
+    [archived] = found.segments.values()
+    sidecar = read_sidecar(site.local, archived)
+    data = site.local.read(sidecar.data_key)
+    assert (sidecar.stored_bytes, sidecar.stored_sha256) == (len(data), sha256(data).hexdigest())
     with site.keyring.opened() as unlock:
-        fetch_wal(site, site.local, list(found.segments.values()), tmp_path / "fetched", unlock, jobs=1)
-    assert (tmp_path / "fetched" / sealed.name).read_bytes() == files.paths[0].read_bytes()
+        fetch_wal(site, site.local, [archived], folder, unlock, jobs=1)
+    assert (folder / archived.name).read_bytes() == files.paths[0].read_bytes()
 
 
 @pytest.mark.parametrize("trouble", ["cut", "empty", "no header", "system", "number", "timeline", "partial", "damaged"])

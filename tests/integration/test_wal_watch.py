@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from hashlib import sha256
@@ -17,6 +16,7 @@ import psycopg
 import pytest
 from tests.support.archiving import archiving
 from tests.support.manifests import manifest
+from tests.support.receiver import eventually
 from tests.support.source import SAMPLE, Source
 
 from pgbackup.catalog import PostgresCatalog
@@ -75,8 +75,7 @@ class Field:
             self.wait(f"SELECT NOT bool_or(active) FROM pg_replication_slots WHERE slot_name = '{SLOT}'")
 
     def wait(self, condition: str) -> None:
-        while not self.ask(condition):
-            time.sleep(0.02)
+        eventually(lambda: self.ask(condition))
 
     def beat(self, ago: str = "0") -> None:
         """Write a heartbeat, as the receiver does."""
@@ -216,8 +215,7 @@ def test_the_real_receiver_is_green(field: Field) -> None:
     with archiving(field.site, field.source):
         field.wait("SELECT count(*) > 1 FROM pgbackup.heartbeat")
         field.switch(2)
-        while not any(field.site.local.list("wal/")):
-            time.sleep(0.05)
+        eventually(lambda: any(field.site.local.list("wal/")))
         found = field.found()
     assert {name: finding.detail for name, finding in found.items() if not finding.ok} == {}
     assert "on timeline 1" in found[names.CONTINUITY].detail

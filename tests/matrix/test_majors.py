@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,14 +14,20 @@ from pgbackup.capture import capture_full, capture_incremental, capture_night, p
 from pgbackup.domain.manifest import Manifest
 from pgbackup.domain.model import Kind, Verdict
 from pgbackup.domain.ports import Site
+from pgbackup.domain.target import AtTime, Latest, Target
+from pgbackup.postgres import replication
+from pgbackup.recover import recover_cluster
 from pgbackup.verify import verify
 from tests.integration.test_cli import shell, test_back_up_verify_list_show  # noqa: F401 - run here as well
 from tests.integration.test_sample_database import *  # noqa: F403 - likewise
 from tests.integration.test_scripts import conninfo, fingerprints, key_options, reach
+from tests.support.archiving import archiving
 from tests.support.forgery import flip, folder_of, put_manifest, restate
 from tests.support.keys import KeyPair
+from tests.support.receiver import eventually, is_sealed_to_now
+from tests.support.recovered import reading
 from tests.support.source import ROOT, Source
-from tests.support.traffic import Traffic
+from tests.support.traffic import TOTAL, Traffic
 
 
 def test_preflight_has_nothing_against_it(server: Source, site_for: Callable[..., Site]) -> None:
@@ -52,6 +59,43 @@ def test_changed_blocks_are_proved_and_an_older_server_gives_a_base(
     assert (taken.kind, taken.method, taken.parent) == expected
     verification = verify(site, taken.id, "local")
     assert verification.verdict is Verdict.VERIFIED, verification.reason
+
+
+def test_archived_wal_is_bundled_and_proved_and_the_cluster_comes_back_to_a_moment(
+    server: Source, site_for: Callable[..., Site], received: None, tmp_path: Path
+) -> None:
+    site = site_for(server, incremental_backup={"method": "wal"})
+    with archiving(site, server):
+        with Traffic(server, "streamflix") as traffic, server.connect("streamflix") as connection:
+            _, base = capture_night(site, "streamflix")
+            taken = capture_incremental(site, "streamflix")
+            connection.execute("INSERT INTO mark VALUES ('before')")
+            [moment] = connection.execute("SELECT clock_timestamp()").fetchone() or (None,)
+            time.sleep(0.1)
+            connection.execute("INSERT INTO mark VALUES ('behind')")
+        eventually(is_sealed_to_now(site, server))
+    assert traffic.transfers > 0
+    assert (taken.kind, taken.method, taken.parent) == (Kind.INCREMENTAL, "wal", base.id)
+    verification = verify(site, taken.id, "local")
+    assert verification.verdict is Verdict.VERIFIED, verification.reason
+
+    targets: list[tuple[Target, set[str]]] = [(Latest(), {"before", "behind"}), (AtTime(moment), {"before"})]
+    for target, marks in targets:
+        recovered = recover_cluster(site, "streamflix", target, into=tmp_path / str(len(marks)))
+        with reading(recovered, server, "streamflix") as connection:
+            assert connection.execute("SELECT sum(balance) FROM account").fetchone() == (TOTAL,)
+            assert {name for (name,) in connection.execute("SELECT name FROM mark")} == marks
+
+
+@pytest.fixture
+def received(server: Source) -> Iterator[None]:
+    """A table for marks; the slot that a receiver made is gone afterwards."""
+    server.execute("CREATE TABLE mark (name text)", "streamflix")
+    yield
+    server.execute("DROP TABLE mark", "streamflix")
+    with server.connect("postgres") as connection:
+        eventually(lambda: not replication.slot(connection, "pgbackup").active)  # type: ignore[union-attr]
+        connection.execute("SELECT pg_drop_replication_slot('pgbackup')")
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip", "gzip:9", "lz4", "zstd:3"])

@@ -32,7 +32,7 @@ from pgbackup.domain.manifest import Manifest
 from pgbackup.domain.model import Command, ConnectionParameters, Finding, Kind, Verdict
 from pgbackup.domain.ports import Sink, Site
 from pgbackup.domain.target import parse_target
-from pgbackup.recover import recover_cluster
+from pgbackup.recover import recover_cluster, verify_latest
 from pgbackup.store import LocalStore
 from pgbackup.stream import GpgKeyring, Processes
 from pgbackup.stream.process import Child
@@ -236,6 +236,8 @@ def perish(call: Call, trace: Path, at: str | None) -> None:
         capture_incremental(site, "streamflix")
     elif call.verb == "recover":
         recover_cluster(site, "streamflix", parse_target(lsn=call.lsn), into=Path(call.into))
+    elif call.verb == "latest":
+        verify_latest(site, "streamflix")
     else:
         verify(site, call.backup_id, "local")
 

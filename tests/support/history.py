@@ -162,7 +162,6 @@ def _links(draw: st.DrawFn, history: History, timelines: list[int]) -> Iterator[
                 next_xid=max(before, default=0) + 1,
                 stored_bytes=draw(st.integers(1, 2000)),
                 data_bytes=draw(st.integers(1, 2000)),
-                encrypted=True,
                 unlogged_tables=(),
                 verdict=draw(st.sampled_from([Verdict.VERIFIED, Verdict.VERIFIED, Verdict.REJECTED, None])),
             )

@@ -165,7 +165,7 @@ def listing(site: Site, source: Source) -> Listing:
 
 def is_sealed_to_now(site: Site, source: Source) -> Callable[[], bool]:
     """Close the present segment; return how to ask whether everything up to its end is sealed."""
-    with source.connect("app") as connection:
+    with source.connect("postgres") as connection:
         connection.execute("SELECT pg_logical_emit_message(true, 'test', 'the end')")
         connection.execute("SELECT pg_switch_wal()")
         now = replication.position(connection)

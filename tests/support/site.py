@@ -65,6 +65,7 @@ def make_site(
         catalog=PostgresCatalog(lambda: psycopg.connect(catalog_dsn, autocommit=True)),
         repositories={"local": LocalStore(settings.paths.backups)},
         connections=lambda _cluster: connection,
+        recovery_connections=lambda _cluster: connection.replace(user="postgres"),
         clock=lambda: datetime.now(UTC),
         owner=owner,
     )

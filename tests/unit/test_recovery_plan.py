@@ -13,12 +13,13 @@ from tests.support.history import SEGMENTS, SIZE, Commit, History, clock, histor
 from pgbackup.domain.errors import ConfigurationError, RefusedError
 from pgbackup.domain.lsn import Lsn
 from pgbackup.domain.model import Verdict
-from pgbackup.domain.recovery import Rates, RecoveryPlan, plan_recovery
+from pgbackup.domain.rates import Rates
+from pgbackup.domain.recovery import RecoveryPlan, plan_recovery
 from pgbackup.domain.survey import Link, survey
 from pgbackup.domain.target import AtLsn, AtName, AtTime, AtXid, Latest, Target, parse_target
 
 # Everything costs, so that no way is the best one by accident.
-RATES = Rates(fetch=50, decrypt=40, unpack=70, combine=60, stage=30, replay=20, start=1)
+RATES = Rates(fetch=40, unpack=70, combine=60, stage=30, replay=20, start=1)
 END = SIZE * SEGMENTS
 
 positions = st.integers(0, END + SIZE)
@@ -264,7 +265,6 @@ def link(name: str = "base", position: int = 110, **changes: object) -> Link:
         next_xid=100,
         stored_bytes=1000,
         data_bytes=3000,
-        encrypted=True,
         unlogged_tables=("shop.public.basket",),
         verdict=Verdict.VERIFIED,
     )

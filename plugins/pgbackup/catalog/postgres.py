@@ -14,9 +14,21 @@ from psycopg.rows import DictRow, class_row, dict_row
 
 from pgbackup.domain.errors import BusyError, RefusedError, UnavailableError, UnfitError
 from pgbackup.domain.manifest import Manifest
-from pgbackup.domain.model import Backup, Copy, CopyState, Finding, Kind, State, Verdict, Verification, Watched
+from pgbackup.domain.model import (
+    Backup,
+    Copy,
+    CopyState,
+    Finding,
+    Kind,
+    Measurement,
+    State,
+    Verdict,
+    Verification,
+    Watched,
+)
 
 Connect = Callable[[], "psycopg.Connection[Any]"]
+_MEASUREMENTS = 100
 _MIGRATION_LOCK = 0x70676261  # any number that nobody else uses in the catalog's database
 
 
@@ -254,6 +266,31 @@ class PostgresCatalog:
                 "UPDATE watch SET told_ok = %s WHERE (cluster, name) = (%s, %s)",
                 [(one.ok, cluster, one.name) for one in watched],
             )
+
+    def measured(self, cluster: str, repository: str, measurement: Measurement) -> None:
+        """Record how long a step took; see ports.Catalog."""
+        series = (cluster, repository, measurement.step)
+        with self._transaction() as connection, connection.transaction():
+            connection.execute(
+                "INSERT INTO measurement (cluster, repository, step, bytes, seconds, at)"
+                " VALUES (%s, %s, %s, %s, %s, %s)",
+                (*series, measurement.bytes, measurement.seconds, measurement.at),
+            )
+            connection.execute(
+                "DELETE FROM measurement WHERE id IN (SELECT id FROM measurement"
+                " WHERE (cluster, repository, step) = (%s, %s, %s) ORDER BY at DESC, id DESC OFFSET %s)",
+                (*series, _MEASUREMENTS),
+            )
+
+    def measurements(self, cluster: str, repository: str) -> tuple[Measurement, ...]:
+        """Return what was measured, newest first; see ports.Catalog."""
+        with self._transaction() as connection, connection.cursor(row_factory=class_row(Measurement)) as cursor:
+            cursor.execute(
+                "SELECT step, bytes, seconds, at FROM measurement WHERE (cluster, repository) = (%s, %s)"
+                " ORDER BY at DESC, id DESC",
+                (cluster, repository),
+            )
+            return tuple(cursor.fetchall())
 
     def _backups(self, condition: str, arguments: tuple[object, ...]) -> tuple[Backup, ...]:
         with self._transaction() as connection:

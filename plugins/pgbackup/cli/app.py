@@ -22,7 +22,7 @@ from pgbackup.cli.output import (
     print_json,
     verification_document,
 )
-from pgbackup.cli.recovery import recover_app, show_plan
+from pgbackup.cli.recovery import check_latest, recover_app, show_plan
 from pgbackup.cli.wal import wal_app
 from pgbackup.cli.watch import watch_archive
 from pgbackup.domain.errors import ConfigurationError, RefusedError
@@ -46,6 +46,7 @@ app.add_typer(catalog_app, name="catalog")
 app.add_typer(wal_app, name="wal")
 app.command("watch")(watch_archive)
 app.command("plan-recovery")(show_plan)
+app.command("verify-latest")(check_latest)
 app.add_typer(recover_app, name="recover")
 
 

@@ -9,11 +9,12 @@ import typer
 from rich.table import Table
 
 from pgbackup.cli.face import Cluster, Config, Json, running
-from pgbackup.cli.output import out, print_json
+from pgbackup.cli.output import finding_document, out, print_findings, print_json
+from pgbackup.domain.errors import RefusedError
 from pgbackup.domain.recovery import RecoveryPlan
 from pgbackup.domain.target import parse_target
 from pgbackup.domain.wal import Stretch
-from pgbackup.recover import Recovered, recover_cluster
+from pgbackup.recover import Recovered, recover_cluster, verify_latest
 from pgbackup.recover import plan as plan_recovery
 
 To = Annotated[str | None, typer.Option("--to", help="latest, or a moment with its time zone: 2026-01-31T02:00:00Z.")]
@@ -25,6 +26,10 @@ From = Annotated[str, typer.Option("--from", help="The repository to recover fro
 
 
 recover_app = typer.Typer(help="Bring back what was lost, beside what is there.", no_args_is_help=True)
+recover_app.command("database")(recover_a_database)
+recover_app.command("table")(recover_a_table)
+recover_app.command("cutover")(cut_over_to)
+recover_app.command("old")(list_what_is_old)
 
 
 @recover_app.command("cluster")
@@ -70,6 +75,18 @@ def show_plan(
         print_json(plan_document(plan))
     else:
         print_plan(plan)
+
+
+def check_latest(config: Config = None, cluster: Cluster = None, json: Json = False) -> None:
+    """Recover the newest archived moment in isolation, say what came back, and remove it; exit 1: out of reach."""
+    with running("verify_latest", config, cluster, json=json) as (site, known):
+        finding = verify_latest(site, known)
+    if json:
+        print_json(finding_document(finding))
+    else:
+        print_findings([finding])
+    if not finding.ok:
+        raise typer.Exit(RefusedError.exit_code)
 
 
 def print_plan(plan: RecoveryPlan) -> None:

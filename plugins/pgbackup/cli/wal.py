@@ -12,7 +12,7 @@ from pgbackup.cli.face import Cluster, Config, Json, failures, only, open_site, 
 from pgbackup.cli.output import err, out, print_error, print_json
 from pgbackup.domain.errors import RefusedError, UnavailableError
 from pgbackup.wal import create_slot, receive, wal_status
-from pgbackup.wal.status import WalStatus, gaps
+from pgbackup.wal.status import WalStatus
 
 wal_app = typer.Typer(help="The WAL archive: receive, seal, look at it.", no_args_is_help=True)
 
@@ -71,7 +71,7 @@ def _document(status: WalStatus) -> dict[str, Any]:
                     {"timeline": part.timeline, "start": str(part.start), "end": str(part.end)}
                     for part in one.stretches
                 ],
-                "gaps": gaps(one.stretches),
+                "gaps": [str(gap) for gap in status.gaps[one.system_identifier]],
                 "conflicts": one.conflicts,
                 "histories": sorted(one.histories),
             }

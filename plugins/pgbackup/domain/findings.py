@@ -27,6 +27,7 @@ PAGES = "page checksums"
 COLLATIONS = "collation versions"
 APPLICATION = "application role connects"
 QUERIES = "application queries answer in time"
+LATEST = "newest archived WAL can be recovered"
 
 Answer = tuple[bool, str, str]
 """(ok, detail, hint)"""

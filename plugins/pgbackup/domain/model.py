@@ -74,6 +74,16 @@ class Watched:
 
 
 @dataclass(frozen=True)
+class Measurement:
+    """How many bytes a step of a restore went through, in how many seconds (more than none of both)."""
+
+    step: str
+    bytes: int
+    seconds: float
+    at: datetime
+
+
+@dataclass(frozen=True)
 class Verification:
     """One attempt to prove one copy of one backup."""
 

@@ -18,6 +18,7 @@ from pgbackup.domain.model import (
     CopyState,
     Finding,
     Kind,
+    Measurement,
     ObjectInfo,
     Piped,
     State,
@@ -232,6 +233,12 @@ class Catalog(Protocol):
     def told(self, watched: Sequence[Watched], *, cluster: str) -> None:
         """Record that people heard of these states."""
 
+    def measured(self, cluster: str, repository: str, measurement: Measurement) -> None:
+        """Record how long a step took; the last hundred of each step are kept."""
+
+    def measurements(self, cluster: str, repository: str) -> tuple[Measurement, ...]:
+        """Return what was measured, newest first."""
+
     def register(
         self,
         manifest: Manifest,
@@ -254,6 +261,7 @@ class Site:
     catalog: Catalog
     repositories: Mapping[str, Store]
     connections: Callable[[str], ConnectionParameters]
+    recovery_connections: Callable[[str], ConnectionParameters]
     clock: Clock
     owner: str
     progress: Callable[[str, int], None] = field(default=lambda _label, _bytes: None)

@@ -11,24 +11,12 @@ from typing import TypeVar
 from pgbackup.domain.errors import RefusedError
 from pgbackup.domain.lsn import Lsn
 from pgbackup.domain.model import Verdict
+from pgbackup.domain.rates import Rates
 from pgbackup.domain.survey import Holdings, Link, Survey, Way, survey
 from pgbackup.domain.target import AtLsn, AtName, AtTime, AtXid, Latest, Target
 from pgbackup.domain.wal import Sealed, Stretch, stretches
 
 _P = TypeVar("_P", datetime, Lsn)
-
-
-@dataclass(frozen=True)
-class Rates:
-    """What this machine does: bytes a second, and the seconds that a server takes to start; see bench/physical."""
-
-    fetch: float = 500e6
-    decrypt: float = 400e6
-    unpack: float = 700e6
-    combine: float = 600e6
-    stage: float = 250e6
-    replay: float = 160 * 2**20
-    start: float = 1.5
 
 
 @dataclass(frozen=True)
@@ -248,11 +236,8 @@ def _steps(way: Way, bundles: Sequence[Link], until: Lsn, staged: int, rates: Ra
     unpacked = sum(link.data_bytes for link in way.chain)
     combined = unpacked if len(way.chain) > 1 else 0
     replayed = until.position - way.last.start.position
-    seconds = sum(
-        link.stored_bytes / (min(rates.fetch, rates.decrypt) if link.encrypted else rates.fetch) for link in fetched
-    )
     return (
-        Step("fetch and decrypt", stored, seconds),
+        Step("fetch and decrypt", stored, stored / rates.fetch),
         Step("unpack, check, combine", unpacked, unpacked / rates.unpack + combined / rates.combine),
         Step("stage WAL", staged, staged / rates.stage),
         Step("replay", replayed, replayed / rates.replay),

@@ -86,6 +86,8 @@ class Paths(Section):
     """One log file a run, mode 0640."""
     received: Path | None = None
     """Where WAL receivers write, one private folder a cluster; default: `.received` in the local repository."""
+    recovered: Path | None = None
+    """Where DAG runs put recovered clusters, one folder a run; default: `.recovered` in the local repository."""
     spool: Path | None = None
     """Private scratch for decrypted files and throw-away servers; default: `.spool` in the local repository."""
     service_file: Path | None = None
@@ -102,6 +104,11 @@ class Paths(Section):
     def received_folder(self) -> Path:
         """The receivers' folder, with its default."""
         return self.received or self.backups / ".received"
+
+    @property
+    def recovered_folder(self) -> Path:
+        """The folder of recovered clusters, with its default."""
+        return self.recovered or self.backups / ".recovered"
 
     @property
     def state_folder(self) -> Path:
@@ -222,16 +229,39 @@ class VerifyBackup(Section):
     queries: tuple[Query, ...] = ()
 
 
+class Recovery(Section):
+    """Who has to agree before a DAG run recovers anything."""
+
+    approval: bool = True
+    """Somebody must approve the plan; off: for recoveries that nobody waits for, such as drills."""
+    approvers: tuple[str, ...] = ()
+    """Ids of the users who may, as Airflow's auth manager has them; none: whoever may answer the DAG's questions."""
+    four_eyes: bool = False
+    """Who asked for the recovery cannot approve it."""
+    within: Duration = timedelta(minutes=30)
+    """How long the question stands; unanswered, the run fails and nothing was touched."""
+
+    @model_validator(mode="after")
+    def _asked(self) -> Self:
+        if not self.approval and (self.approvers or self.four_eyes):
+            raise ValueError("approval is off: nobody is asked, leave out approvers and four_eyes")
+        return self
+
+
 class Cluster(Section):
     """A PostgreSQL server that is protected."""
 
     connection: Connection
+    recovery_connection: Connection | None = None
+    """For recovering databases and tables into this server: a role that may make databases and objects of other owners,
+    a superuser most simply; default: `connection`, whose role is meant to read only."""
     exclude_databases: tuple[str, ...] = ()
     full_backup: FullBackup = FullBackup()
     incremental_backup: IncrementalBackup = IncrementalBackup()
     wal: Wal = Wal()
     load: Load = Load()
     verify_backup: VerifyBackup = VerifyBackup()
+    recovery: Recovery = Recovery()
     fingerprints: Fingerprints = Fingerprints()
 
 

@@ -37,7 +37,6 @@ class Link:
     next_xid: int | None
     stored_bytes: int
     data_bytes: int
-    encrypted: bool
     unlogged_tables: tuple[str, ...]
     verdict: Verdict | None
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Self
@@ -252,3 +252,39 @@ def stretches(segments: Iterable[Segment]) -> tuple[Stretch, ...]:
         else:
             found.append(Stretch(segment.timeline, segment.start, segment.end))
     return tuple(found)
+
+
+@dataclass(frozen=True)
+class Gap:
+    """WAL that is nowhere, between WAL that is; the timeline is that of its end."""
+
+    timeline: int
+    start: Lsn
+    end: Lsn
+
+    def __str__(self) -> str:
+        size = (self.end.position - self.start.position) / 1e6
+        return f"{self.start} to {self.end} on timeline {self.timeline} ({size:.0f} MB)"
+
+
+def gaps(found: Iterable[Stretch], histories: Mapping[int, Iterable[Switch]]) -> tuple[Gap, ...]:
+    """Return what is missing of one system's WAL on the way to any of its timelines; stretches may overlap.
+
+    The way to a timeline is its own WAL, and that of each older one up to where its history left it. Where nobody can
+    read the history, an older one has to reach where the timeline begins. Nothing is missing before the first stretch.
+    """
+    held = sorted(found, key=lambda one: (one.start, one.timeline))
+    first = {one.timeline: one.start for one in reversed(held)}
+    missing = set()
+    for timeline, begin in first.items():
+        left = {switch.timeline: switch.position for switch in histories.get(timeline, ())}
+        left = left or {older: begin for older in first if older < timeline}
+        reached = None
+        for one in held:
+            end = one.end if one.timeline == timeline else min(one.end, left.get(one.timeline, Lsn(0)))
+            if end <= one.start:
+                continue  # behind the branch, or on another one
+            if reached is not None and reached < one.start:
+                missing.add(Gap(one.timeline, reached, one.start))
+            reached = max(reached or end, end)
+    return tuple(sorted(missing, key=lambda gap: (gap.timeline, gap.start)))

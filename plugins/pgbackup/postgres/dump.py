@@ -109,6 +109,19 @@ def restore_database(programs: Programs, access: ProgramAccess, archive: Path, *
     )
 
 
+def fill_database(programs: Programs, access: ProgramAccess, archive: Path, database: str, *, jobs: int) -> Command:
+    """Restore a dump into a new, empty database of any name, in parallel; without subscriptions."""
+    return programs.command(
+        "pg_restore",
+        f"--jobs={jobs}",
+        "--no-subscriptions",
+        "--no-password",
+        f"--dbname={access.conninfo(database)}",
+        str(archive),
+        env={**access.env, "PGOPTIONS": _WRITABLE},
+    )
+
+
 def check_indexes(programs: Programs, access: ProgramAccess, *, jobs: int) -> Command:
     """Check every table and index of every database, each index against its table's rows."""
     return programs.command(

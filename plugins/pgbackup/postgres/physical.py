@@ -37,7 +37,7 @@ def base_backup(
     The WAL comes along in its own stream, so that the server does not wait for its archiver. ``max_rate`` limits
     what the server sends, after its compression.
     """
-    options = ["--compress=server-zstd:level=1"] if compress else []
+    options = ["--compress=server-zstd:level=1,workers=2"] if compress else []
     if max_rate is not None:
         options.append(f"--max-rate={max_rate}")
     if parent is not None:
@@ -75,34 +75,24 @@ def receive_wal(programs: Programs, access: ProgramAccess, database: str, folder
 
 def read_transactions(programs: Programs, folder: Path, *, timeline: int, start: Lsn, end: Lsn) -> Command:
     """Print the records of commits and aborts between two positions."""
-    return programs.command(
-        "pg_waldump",
-        "--rmgr=Transaction",
-        f"--path={folder}",
-        f"--timeline={timeline}",
-        f"--start={start}",
-        f"--end={end}",
-    )
+    return _read_wal(programs, folder, timeline, start, end, "Transaction")
 
 
 def read_landmarks(programs: Programs, folder: Path, *, timeline: int, start: Lsn, end: Lsn) -> Command:
     """Print the records of commits and of named restore points, among others, between two positions."""
-    return programs.command(
-        "pg_waldump",
-        "--rmgr=Transaction",
-        "--rmgr=XLOG",
-        f"--path={folder}",
-        f"--timeline={timeline}",
-        f"--start={start}",
-        f"--end={end}",
-    )
+    return _read_wal(programs, folder, timeline, start, end, "Transaction", "XLOG")
 
 
 def find_tablespace_creations(programs: Programs, folder: Path, *, timeline: int, start: Lsn, end: Lsn) -> Command:
     """Print the records that create tablespaces: replayed, they write to their absolute paths."""
+    return _read_wal(programs, folder, timeline, start, end, "Tablespace")
+
+
+def _read_wal(programs: Programs, folder: Path, timeline: int, start: Lsn, end: Lsn, *managers: str) -> Command:
+    """Print the records of some resource managers."""
     return programs.command(
         "pg_waldump",
-        "--rmgr=Tablespace",
+        *(f"--rmgr={manager}" for manager in managers),
         f"--path={folder}",
         f"--timeline={timeline}",
         f"--start={start}",

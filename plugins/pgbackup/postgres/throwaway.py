@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
 import shutil
 import signal
 import time
@@ -17,8 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pgbackup.domain.errors import ProgramFailed, UnavailableError, UnfitError
+from pgbackup.domain.lsn import Lsn
 from pgbackup.domain.model import Command, ConnectionParameters
-from pgbackup.domain.ports import Runner
+from pgbackup.domain.ports import Process, Runner
 from pgbackup.postgres.connection import connect
 from pgbackup.postgres.programs import Programs
 from pgbackup.scratch import private_folder
@@ -55,6 +57,29 @@ SETTINGS: dict[str, str] = {
     "dynamic_library_path": "$libdir",
     "allow_in_place_tablespaces": "on",
 }
+
+
+_REDO = re.compile(
+    r"redo starts at (?P<start>[0-9A-F]+/[0-9A-F]+)$.*"
+    r"redo done at (?P<end>[0-9A-F]+/[0-9A-F]+) system usage: .* elapsed: (?P<seconds>[\d.]+) s",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+@dataclass(frozen=True)
+class Redo:
+    """How much WAL a server replayed, in how many seconds."""
+
+    bytes: int
+    seconds: float
+
+
+def parse_redo(log: str) -> Redo | None:
+    """Find in a server's log how fast it replayed; None where it did not, or said so too long ago."""
+    match = _REDO.search(log)
+    if match is None:
+        return None
+    return Redo(Lsn.parse(match["end"]).position - Lsn.parse(match["start"]).position, float(match["seconds"]))
 
 
 @dataclass(frozen=True)
@@ -124,8 +149,19 @@ class ThrowAwayServer:
     def running(self, *, timeout: float = _START_TIMEOUT) -> Iterator[ConnectionParameters]:
         """Start the server, yield how to reach it as superuser, stop it (a fast shutdown: what was done stays).
 
-        ``timeout`` in seconds covers a recovery, which answers only when it has ended.
+        ``timeout`` is in seconds.
         """
+        with self._started(timeout) as (_, parameters):
+            yield parameters
+
+    @contextlib.contextmanager
+    def recovering(self, *, timeout: float) -> Iterator[tuple[ConnectionParameters, Redo | None]]:
+        """Run a server that recovers first and answers only then; yield also how fast it replayed, where it says so."""
+        with self._started(timeout) as (process, parameters):
+            yield parameters, parse_redo(process.stderr())
+
+    @contextlib.contextmanager
+    def _started(self, timeout: float) -> Iterator[tuple[Process, ConnectionParameters]]:
         with _socket_folder() as socket:
             command = self._as_server("postgres", "-D", str(self.data), "-k", socket, "-p", _PORT)
             process = self.runner.spawn(command)
@@ -140,7 +176,7 @@ class ThrowAwayServer:
                     if time.monotonic() > deadline:
                         raise UnavailableError("the throw-away server does not answer", detail=process.stderr()[-2000:])
                     time.sleep(0.05)
-                yield parameters
+                yield process, parameters
             finally:
                 process.stop(signal.SIGINT, _STOP_TIMEOUT)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -21,7 +20,7 @@ from pgbackup.recover.replay import Replayed, parse_replayed, replay, replayed_j
 from pgbackup.recover.settle import give_back_configuration, keep_configuration, start, sync
 from pgbackup.recover.stage import stage_wal
 from pgbackup.recover.workplace import Workplace, workplace, write_whole
-from pgbackup.restore.chain import Link, fetch_link, unpack_chain
+from pgbackup.restore.chain import Link, fetch_links, unpack_chain
 from pgbackup.restore.fetch import describe_copy
 from pgbackup.restore.fitness import refuse_unfit
 from pgbackup.restore.isolated import server_for
@@ -64,21 +63,20 @@ def recover_cluster(
             plan = plan_recovery(site, cluster, target, timeline=timeline, repository=repository)
             place.take_up(plan)
         else:
-            _refuse_another(place, plan, (cluster, target, repository), timeline)
+            refuse_another(place, plan, (cluster, target, repository), timeline)
             log.warning("going on with the recovery to %s that was begun in %s", plan.target, place.folder)
-        recovery = _Recovery(site, plan, place)
+        recovery = Recovery(site, plan, place)
         if not (place.into.exists() and any(place.into.iterdir())):
             recovery.make()
         replayed = parse_replayed(place.result.read_bytes())
-        place.remove()
         if port is not None:
             recovery.measured("start", lambda: start(site, recovery.server, place.into, port))
+        place.remove()
     return Recovered(plan, place.into, replayed, tuple(recovery.steps), port)
 
 
-def _refuse_another(
-    place: Workplace, plan: RecoveryPlan, wanted: tuple[str, Target, str], timeline: int | None
-) -> None:
+def refuse_another(place: Workplace, plan: RecoveryPlan, wanted: tuple[str, Target, str], timeline: int | None) -> None:
+    """Raise RefusedError when an unfinished recovery is not the one that is wanted: (cluster, target, repository)."""
     same = (plan.cluster, plan.target, plan.repository) == wanted and timeline in {None, plan.branch}
     if not same:
         raise RefusedError(
@@ -89,7 +87,7 @@ def _refuse_another(
 
 
 @dataclass
-class _Recovery:
+class Recovery:
     """One recovery under way; each step can be done again."""
 
     site: Site
@@ -115,17 +113,21 @@ class _Recovery:
         """Do what is not done yet, up to the complete data directory at its place."""
         place, server = self.place, self.server
         if not place.result.exists():
-            refuse_unfit(self.last, server.programs, self.site.runner)
-            if not place.is_done("stage"):
-                links = self.measured("fetch and decrypt", self._fetch)
-                self.measured("unpack, check, combine", lambda: place.once("unpack", lambda: self._unpack(links)))
-                self.measured("stage WAL", lambda: place.once("stage", lambda: self._stage(links)))
-            place.once("configuration", lambda: keep_configuration(server, place.config))
-            replayed = self.measured("replay", lambda: replay(self.site, self.plan, server, place))
-            write_whole(place.result, replayed_json(replayed))
+            write_whole(place.result, replayed_json(self.replayed()))
         give_back_configuration(server, place.config)
         self.measured("sync", lambda: sync(self.site, server))
         place.publish(server.data)
+
+    def replayed(self) -> Replayed:
+        """Do what is not done yet, up to a server that reached the target and was stopped there."""
+        place, server = self.place, self.server
+        refuse_unfit(self.last, server.programs, self.site.runner)
+        if not place.is_done("stage"):
+            links = self.measured("fetch and decrypt", self._fetch)
+            self.measured("unpack, check, combine", lambda: place.once("unpack", lambda: self._unpack(links)))
+            self.measured("stage WAL", lambda: place.once("stage", lambda: self._stage(links)))
+        place.once("configuration", lambda: keep_configuration(server, place.config))
+        return self.measured("replay", lambda: replay(self.site, self.plan, server, place))
 
     def measured(self, name: str, do: Callable[[], _T]) -> _T:
         """Do a step and tell how long it took."""
@@ -140,13 +142,9 @@ class _Recovery:
 
     def _fetch(self) -> tuple[Link, ...]:
         """Bring the files of all links, several at a time; what is here already stays."""
-
-        def fetch(name: str) -> Link:
-            description = describe_copy(self.store, BackupId.parse(name))
-            return fetch_link(self.site, self.store, description, self.place.files / name)
-
-        with ThreadPoolExecutor(max_workers=self.jobs) as pool:
-            return tuple(pool.map(fetch, (*self.plan.chain, *self.plan.bundles)))
+        names = (*self.plan.chain, *self.plan.bundles)
+        descriptions = [describe_copy(self.store, BackupId.parse(name)) for name in names]
+        return fetch_links(self.site, self.store, descriptions, self.place.files, jobs=self.jobs)
 
     def _unpack(self, links: tuple[Link, ...]) -> None:
         data = [link for link in links if link.manifest.id in self.plan.chain]

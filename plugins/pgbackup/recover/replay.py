@@ -24,7 +24,7 @@ from pgbackup.postgres import physical
 from pgbackup.postgres.connection import Connection, connect
 from pgbackup.postgres.throwaway import ThrowAwayServer
 from pgbackup.recover.workplace import Workplace
-from pgbackup.restore.physical import RECOVERY_TIMEOUT
+from pgbackup.restore.physical import recovering
 
 log = logging.getLogger(__name__)
 
@@ -68,16 +68,16 @@ def replay(site: Site, plan: RecoveryPlan, server: ThrowAwayServer, place: Workp
 
     Raises RefusedError when recovery ends elsewhere than at the target: nothing ends early without being told.
     """
-    _wait_for_leftover(server.data)
+    wait_for_leftover(server.data)
     place.once("adopt", lambda: _adopt(site, server, {**_settings(plan), **_stop(plan.stop)}))
     try:
-        found = _promoted(server)
+        found = _promoted(site, plan, server)
     except UnavailableError as error:
         if _NOT_REACHED not in (error.detail or "") or not plan.at_end:
             raise _judged(error, plan) from None
         log.info("no record lies behind %s: the end of the WAL is the target", plan.stop)
         place.once("end", lambda: _adopt(site, server, _settings(plan)))
-        found = _promoted(server)
+        found = _promoted(site, plan, server)
     _check_stopped(site, server, found)
     ended = isinstance(plan.stop, Latest) or place.is_done("end")
     if ended and found.lsn < plan.wal[-1].end.minus(plan.segment_size):
@@ -119,9 +119,9 @@ def _adopt(site: Site, server: ThrowAwayServer, settings: Mapping[str, str]) -> 
     server.adopt({**physical.source_limits(control.decode(errors="replace")), **settings})
 
 
-def _promoted(server: ThrowAwayServer) -> Replayed:
+def _promoted(site: Site, plan: RecoveryPlan, server: ThrowAwayServer) -> Replayed:
     """Run the server until it has promoted; return where that was."""
-    with server.running(timeout=RECOVERY_TIMEOUT) as parameters, connect(parameters) as connection:
+    with recovering(site, server, plan.cluster, plan.repository) as parameters, connect(parameters) as connection:
         [last_commit] = _row(connection, "SELECT pg_catalog.pg_last_xact_replay_timestamp()")
         rows = connection.execute("SELECT gid FROM pg_catalog.pg_prepared_xacts ORDER BY prepared").fetchall()
         heartbeats = list(_heartbeats(connection, parameters))
@@ -173,7 +173,7 @@ def _judged(error: UnavailableError, plan: RecoveryPlan) -> UnavailableError | R
     )
 
 
-def _wait_for_leftover(data: Path) -> None:
+def wait_for_leftover(data: Path) -> None:
     """Wait for the server of a killed run: it stops by itself, but not at once."""
     deadline = time.monotonic() + _LEFT_BEHIND
     with contextlib.suppress(OSError, ValueError, IndexError):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pgbackup.domain.errors import RefusedError
+from pgbackup.domain.lsn import Lsn
 from pgbackup.domain.ports import Site, Store
 from pgbackup.domain.recovery import RecoveryPlan
 from pgbackup.domain.target import Latest
@@ -16,6 +18,7 @@ from pgbackup.domain.wal import Segment, Stretch, is_segment
 from pgbackup.postgres.throwaway import ThrowAwayServer
 from pgbackup.restore.archive import fetch_wal, list_archive
 from pgbackup.restore.chain import Link, unpack
+from pgbackup.restore.measure import measured
 from pgbackup.restore.physical import refuse_tablespace_creation
 from pgbackup.restore.received import receiver_folder
 from pgbackup.store import LocalStore
@@ -33,23 +36,24 @@ def stage_wal(
     """
     folder = server.data / "pg_wal"
     needed = {segment.name for one in plan.wal for segment in _segments(one, plan.segment_size)}
-    for link in bundles:
-        _from_archive(site, plan, _unbundled(site, link), folder, needed, jobs=jobs)
-    archived = {segment.name for one in plan.archived for segment in _segments(one, plan.segment_size)}
-    _from_archive(site, plan, store, folder, archived, jobs=jobs)
-    for path in folder.iterdir():
-        if is_segment(path.name) and path.name not in needed:
-            path.unlink()  # of a branch that this history left: the server would follow it
-    missing = sorted(name for name in needed if not (folder / name).exists())
-    if missing:
-        raise RefusedError(
-            f"{missing[0]} and {len(missing) - 1} more WAL segments of the plan are gone from the archive",
-            hint="drop this recovery and plan it again: `pgbackup plan-recovery`",
-        )
-    for one in plan.wal:
-        refuse_tablespace_creation(site.runner, server, one.timeline, one.start, one.end)
-    if isinstance(plan.stop, Latest):
-        _received(site, plan, folder)
+    here = {path.name for path in folder.iterdir()}
+    with measured(site, plan.cluster, plan.repository, "stage", lambda: len(needed - here) * plan.segment_size):
+        for link in bundles:
+            _from_archive(site, plan, _unbundled(site, link), folder, needed, jobs=jobs)
+        archived = {segment.name for one in plan.archived for segment in _segments(one, plan.segment_size)}
+        _from_archive(site, plan, store, folder, archived, jobs=jobs)
+        for path in folder.iterdir():
+            if is_segment(path.name) and path.name not in needed:
+                path.unlink()  # of a branch that this history left: the server would follow it
+        missing = sorted(name for name in needed if not (folder / name).exists())
+        if missing:
+            raise RefusedError(
+                f"{missing[0]} and {len(missing) - 1} more WAL segments of the plan are gone from the archive",
+                hint="drop this recovery and plan it again: `pgbackup plan-recovery`",
+            )
+        end = _received(site, plan, folder) if isinstance(plan.stop, Latest) else plan.wal[-1].end
+        for one in (*plan.wal[:-1], dataclasses.replace(plan.wal[-1], end=end)):
+            refuse_tablespace_creation(site.runner, server, one.timeline, one.start, one.end)
 
 
 def _segments(one: Stretch, size: int) -> Iterator[Segment]:
@@ -76,14 +80,19 @@ def _unbundled(site: Site, link: Link) -> Store:
     return LocalStore(folder)
 
 
-def _received(site: Site, plan: RecoveryPlan, folder: Path) -> None:
-    """Add what a receiver on this machine has behind the archive's end: whole segments, then the unfinished one."""
+def _received(site: Site, plan: RecoveryPlan, folder: Path) -> Lsn:
+    """Add what a receiver on this machine has behind the archive's end: whole segments, then the unfinished one.
+
+    Return where the last of them ends.
+    """
     here = receiver_folder(site.settings, plan.cluster) / plan.system_identifier
     segment = Segment.holding(plan.wal[-1].end, plan.timeline, plan.segment_size)
     while _copied(here / segment.name, folder / segment.name):
         segment = segment.next()
     if _copied(here / f"{segment.name}.partial", folder / segment.name):
         log.info("the unfinished segment %s of the receiver is used too", segment.name)
+        segment = segment.next()
+    return segment.start
 
 
 def _copied(source: Path, target: Path) -> bool:

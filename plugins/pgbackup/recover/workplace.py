@@ -6,7 +6,6 @@ It holds the plan that is being carried out, so that whoever repeats the command
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from pgbackup.domain.errors import BusyError, RefusedError, UnfitError
 from pgbackup.domain.recovery import RecoveryPlan
+from pgbackup.scratch import held
 
 _SUFFIX = ".pgbackup"
 _PLAN = "plan.json"
@@ -87,6 +87,14 @@ class Workplace:
             ) from None
         _sync(self.into.parent)
 
+    def empty(self) -> None:
+        """Remove what is in the folder; the plan, by which it is known as ours, comes last."""
+        for path in sorted(self.folder.iterdir(), key=lambda one: one.name == _PLAN):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
     def remove(self) -> None:
         """Remove the folder; its name is free at once."""
         removed = self.folder.with_name(f".{self.folder.name}.removed")
@@ -106,21 +114,16 @@ def workplace(into: Path) -> Iterator[Workplace]:
     _refuse_foreign(place)
     try:
         place.folder.mkdir(mode=0o700, exist_ok=True)
-        fd = os.open(place.folder, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
         raise UnfitError(
             f"cannot make {place.folder}", detail=error.strerror, hint="its parent folder must be there, and writable"
         ) from None
-    try:
+    with held(place.folder, BusyError(f"another process recovers into {into}", hint="wait for it to end")):
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BusyError(f"another process recovers into {into}", hint="wait for it to end") from None
-        yield place
-    finally:
-        with contextlib.suppress(OSError):
-            place.folder.rmdir()
-        os.close(fd)
+            yield place
+        finally:
+            with contextlib.suppress(OSError):
+                place.folder.rmdir()
 
 
 def write_whole(path: Path, text: bytes) -> None:

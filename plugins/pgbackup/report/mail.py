@@ -79,8 +79,11 @@ def next_steps(report: RunReport) -> tuple[str, ...]:
             "The rejected backup is kept for study: `pgbackup show` prints every finding.",
         )
     if not report.succeeded:
+        captured = any(backup.state is State.CAPTURED for backup in report.backups)
         return (
-            "No new backup counts from this run; the last verified one is still what you have (`pgbackup list`).",
+            "The backup below is durable and counts once it is verified; what came after it failed."
+            if captured
+            else "No new backup counts from this run; the last verified one is still what you have (`pgbackup list`).",
             "Open the run, read the failed task's log: each error says what, where and what to do.",
             "`pgbackup doctor` checks server, rights, keys and space. Then clear the failed task, or start a new run.",
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
@@ -15,10 +15,12 @@ from pgbackup.domain.model import Command
 from pgbackup.domain.ports import Site, Store
 from pgbackup.domain.wal import (
     Archived,
+    Gap,
     Sealed,
     Segment,
     Stretch,
     Switch,
+    gaps,
     history_timeline,
     is_segment,
     parse_history,
@@ -82,11 +84,30 @@ def read_sidecar(store: Store, archived: Archived) -> Sealed:
     return parse_sealed(store.read(archived.sidecar_key), source=archived.sidecar_key)
 
 
-def read_history(site: Site, store: Store, archived: Archived, unlock: tuple[Command, ...]) -> tuple[Switch, ...]:
-    """Return the timelines before a timeline, from its archived history file."""
-    sink = _Memory()
-    _fetch(site, store, archived, unlock, sink)
-    return parse_history(bytes(sink.data).decode(errors="replace"))
+def read_histories(site: Site, store: Store, listing: Listing) -> Mapping[int, tuple[Switch, ...]]:
+    """Return the timelines before each timeline whose history is archived.
+
+    Raises UnfitError where it cannot be decrypted here, RefusedError for a damaged one.
+    """
+    if not listing.histories:
+        return {}
+    found: dict[int, tuple[Switch, ...]] = {}
+    with site.keyring.opened() as unlock:
+        for timeline, archived in listing.histories.items():
+            sink = _Memory()
+            _fetch(site, store, archived, unlock, sink)
+            found[timeline] = parse_history(bytes(sink.data).decode(errors="replace"))
+    return found
+
+
+def find_gaps(site: Site, store: Store, listing: Listing, others: Iterable[Stretch] = ()) -> tuple[Gap, ...]:
+    """Return what is missing in an archive, to which ``others`` are added; by its histories if they can be read."""
+    histories: Mapping[int, tuple[Switch, ...]] = {}
+    try:
+        histories = read_histories(site, store, listing)
+    except PgBackupError as error:
+        log.info("timelines are joined without their histories: %s", error)
+    return gaps([*listing.stretches, *others], histories)
 
 
 def fetch_wal(

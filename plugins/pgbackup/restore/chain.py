@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pgbackup.domain.chain import chain_of, data_links
 from pgbackup.domain.errors import ProgramFailed, RefusedError
 from pgbackup.domain.ids import KEY_FILE, BackupId
 from pgbackup.domain.lsn import Lsn
-from pgbackup.domain.manifest import Manifest
+from pgbackup.domain.manifest import File, Manifest
 from pgbackup.domain.model import Command
 from pgbackup.domain.ports import Runner, Site, Store
 from pgbackup.domain.wal import Segment, is_segment, stretches
@@ -20,6 +22,7 @@ from pgbackup.postgres import physical
 from pgbackup.postgres.throwaway import ThrowAwayServer
 from pgbackup.restore.archive import fetch_wal, list_archive
 from pgbackup.restore.fetch import Description, describe_copy, fetch_file, open_passphrase
+from pgbackup.restore.measure import measured
 from pgbackup.store import LocalStore
 
 log = logging.getLogger(__name__)
@@ -31,9 +34,10 @@ _OWN_WAL = "wal.tar.zst"
 
 @dataclass(frozen=True)
 class Link:
-    """A backup of a chain and the folder that its decrypted files are in."""
+    """A backup of a chain, the repository that it came from, and the folder that its decrypted files are in."""
 
     manifest: Manifest
+    repository: str
     files: Path
 
 
@@ -48,16 +52,36 @@ def read_chain(store: Store, backup_id: str) -> tuple[Description, ...]:
     return tuple(found[link.id] for link in chain_of(known[backup_id], known))
 
 
-def fetch_link(site: Site, store: Store, description: Description, files: Path) -> Link:
-    """Bring the files of one link, checked and decrypted; those that are there already stay."""
-    passphrase = open_passphrase(site, store, description)
+def fetch_links(
+    site: Site, store: Store, descriptions: Sequence[Description], files: Path, *, jobs: int
+) -> tuple[Link, ...]:
+    """Bring the files of links, checked and decrypted, each link's into a folder of its id; what is there stays."""
+    missing = {one.manifest.id: _missing(site, one, files / one.manifest.id) for one in descriptions}
+    size = sum(file.stored_bytes for some in missing.values() for file in some)
+
+    def fetch(description: Description) -> Link:
+        manifest = description.manifest
+        passphrase = open_passphrase(site, store, description)
+        for file in missing[manifest.id]:
+            fetch_file(site, store, description, file, passphrase, files / manifest.id)
+        return Link(manifest, store.name, files / manifest.id)
+
+    with (
+        measured(site, descriptions[-1].manifest.cluster, store.name, "fetch", lambda: size),
+        ThreadPoolExecutor(max_workers=jobs) as pool,
+    ):
+        return tuple(pool.map(fetch, descriptions))
+
+
+def _missing(site: Site, description: Description, folder: Path) -> list[File]:
     suffix = site.keyring.suffix if description.manifest.encrypted else ""
+    missing = []
     for file in description.manifest.files:
-        here = files / file.name.removesuffix(suffix)
+        here = folder / file.name.removesuffix(suffix)
         unpacked = here.with_suffix("") if here.name.endswith(".dir.tar") else here
         if not KEY_FILE.fullmatch(file.name) and not unpacked.exists():
-            fetch_file(site, store, description, file, passphrase, files)
-    return Link(description.manifest, files)
+            missing.append(file)
+    return missing
 
 
 def unpack_chain(site: Site, server: ThrowAwayServer, links: Sequence[Link], *, jobs: int) -> None:
@@ -71,10 +95,12 @@ def unpack_chain(site: Site, server: ThrowAwayServer, links: Sequence[Link], *, 
     server.discard()
     server.folder.mkdir(mode=0o700, parents=True)
     folders = [server.data] if len(data) == 1 else [server.folder / "links" / link.manifest.id for link in data]
-    for link, folder in zip(data, folders, strict=True):
-        _unpack_files(site.runner, server, link, folder)
+    origin = data[-1].manifest.cluster, data[-1].repository
+    with measured(site, *origin, "unpack", lambda: _size(folders)), ThreadPoolExecutor(max_workers=jobs) as pool:
+        tuple(pool.map(partial(_unpack_files, site.runner, server), data, folders))
     if len(data) > 1:
-        _combine(site.runner, server, tuple(folders))
+        with measured(site, *origin, "combine", lambda: _size(folders)):
+            _combine(site.runner, server, tuple(folders))
         shutil.rmtree(server.folder / "links")
     lay_out_wal(site, server, links[links.index(data[-1]) :], jobs=jobs)
 
@@ -83,13 +109,15 @@ def lay_out_wal(site: Site, server: ThrowAwayServer, links: Sequence[Link], *, j
     """Put the WAL of a link with files and of the bundles behind it into pg_wal; raises RefusedError for a gap."""
     folder = server.data / "pg_wal"
     unpack(site.runner, links[0].files / _OWN_WAL, folder)
-    for link in links[1:]:
-        bundle = link.files / "bundle"
-        bundle.mkdir(mode=0o700, exist_ok=True)
-        unpack(site.runner, link.files / _BUNDLE, bundle)
-        listing = list_archive(LocalStore(bundle), link.manifest.cluster, link.manifest.server.system_identifier)
-        with site.keyring.opened() as unlock:
-            fetch_wal(site, LocalStore(bundle), tuple(listing.segments.values()), folder, unlock, jobs=jobs)
+    own = _size([folder])
+    with measured(site, links[0].manifest.cluster, links[0].repository, "stage", lambda: _size([folder]) - own):
+        for link in links[1:]:
+            bundle = link.files / "bundle"
+            bundle.mkdir(mode=0o700, exist_ok=True)
+            unpack(site.runner, link.files / _BUNDLE, bundle)
+            listing = list_archive(LocalStore(bundle), link.manifest.cluster, link.manifest.server.system_identifier)
+            with site.keyring.opened() as unlock:
+                fetch_wal(site, LocalStore(bundle), tuple(listing.segments.values()), folder, unlock, jobs=jobs)
     refuse_gap(folder, links[0].manifest, Lsn.parse(links[-1].manifest.end_lsn or ""))
 
 
@@ -105,6 +133,10 @@ def refuse_gap(folder: Path, first: Manifest, end: Lsn) -> None:
         raise RefusedError(
             f"the WAL from {start} to {end} has a gap", detail=f"held: {held}", hint="take a new base backup"
         )
+
+
+def _size(folders: Sequence[Path]) -> int:
+    return sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file())
 
 
 def unpack(runner: Runner, archive: Path, folder: Path) -> None:

@@ -88,18 +88,19 @@ def restore_database(
         try:
             site.runner.run(command)
         except ProgramFailed as error:
-            return _judge(manifest, entry.name, error)
+            return judge_restore(manifest, entry.name, error)
     return Restored(entry.name, (), (), unreachable_foreign_data=False)
 
 
-def _judge(manifest: Manifest, database: str, error: ProgramFailed) -> Restored:
+def judge_restore(manifest: Manifest, database: str, error: ProgramFailed) -> Restored:
+    """Tell what a failed pg_restore says about the backup; raises UnfitError when it says it about the server."""
     if error.by_signal:
         raise error
     if _INCAPABLE.search(error.stderr):
         raise UnfitError(
             f"this machine cannot restore {database!r} of {manifest.id}",
             detail=error.detail,
-            hint="install the missing extension or locale, or free space, where backups are verified",
+            hint="install the missing extension or locale, or free space, where the backup is restored",
         )
     errors = _ERROR.findall(error.stderr) or [error.message]
     violated = tuple(_FOREIGN_KEY.findall(error.stderr))

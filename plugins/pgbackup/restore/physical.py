@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 from pgbackup.domain.errors import UnfitError
 from pgbackup.domain.lsn import Lsn
 from pgbackup.domain.manifest import Manifest
-from pgbackup.domain.ports import Runner
+from pgbackup.domain.model import ConnectionParameters
+from pgbackup.domain.ports import Runner, Site
 from pgbackup.postgres import physical
 from pgbackup.postgres.throwaway import ThrowAwayServer
+from pgbackup.restore.measure import record
 
-RECOVERY_TIMEOUT = 6 * 3600.0
+_TIMEOUT = 6 * 3600.0
 """Seconds after which a replay counts as hanging; a server that dies is noticed at once."""
+
+
+@contextlib.contextmanager
+def recovering(site: Site, server: ThrowAwayServer, cluster: str, repository: str) -> Iterator[ConnectionParameters]:
+    """Run a server that replays first; how fast it did is measured."""
+    with server.recovering(timeout=_TIMEOUT) as (parameters, redo):
+        if redo is not None:
+            record(site, cluster, repository, "replay", redo.bytes, redo.seconds)
+        yield parameters
 
 
 def refuse_tablespace_creation(runner: Runner, server: ThrowAwayServer, timeline: int, start: Lsn, end: Lsn) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from pgbackup.catalog.rebuild import attested, committed
 from pgbackup.domain.errors import RefusedError
@@ -14,8 +14,8 @@ from pgbackup.domain.manifest import Manifest
 from pgbackup.domain.model import Kind, Verdict
 from pgbackup.domain.ports import Site, Store
 from pgbackup.domain.survey import Holdings, Link
-from pgbackup.domain.wal import Sealed, Segment, Switch, stretches
-from pgbackup.restore.archive import Listing, list_archive, read_history, read_sidecar
+from pgbackup.domain.wal import Sealed, Segment, stretches
+from pgbackup.restore.archive import list_archive, read_histories, read_sidecar
 from pgbackup.restore.fetch import describe_copy
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def read_holdings(site: Site, store: Store, cluster: str) -> Holdings:
         segment_size=listing.segment_size or _USUAL_SEGMENT,
         links=tuple(_link(manifest, verdict) for manifest, verdict in links if _is_of(manifest, system)),
         stretches=stretches(segments),
-        histories=_histories(site, store, listing),
+        histories=read_histories(site, store, listing),
         sidecar=sidecar,
     )
 
@@ -69,10 +69,10 @@ def _links(store: Store, cluster: str) -> Iterator[tuple[Manifest, Verdict | Non
         except RefusedError as error:
             log.warning("%s is not used: %s", backup_id, error)
             continue
-        yield manifest, _verdict(store, backup_id)
+        yield manifest, verdict_of(store, backup_id)
 
 
-def _verdict(store: Store, backup_id: BackupId) -> Verdict | None:
+def verdict_of(store: Store, backup_id: BackupId) -> Verdict | None:
     """Return the newest verdict on the copy in this repository."""
     concluded = [
         (verification.finished_at, verification.verdict)
@@ -103,16 +103,6 @@ def _link(manifest: Manifest, verdict: Verdict | None) -> Link:
         next_xid=min(xmax, default=None),
         stored_bytes=manifest.stored_bytes,
         data_bytes=whole if manifest.kind is Kind.BASE else manifest.stored_bytes * _COMPRESSION,
-        encrypted=manifest.encrypted,
         unlogged_tables=tuple(unlogged),
         verdict=verdict,
     )
-
-
-def _histories(site: Site, store: Store, listing: Listing) -> Mapping[int, tuple[Switch, ...]]:
-    if not listing.histories:
-        return {}
-    with site.keyring.opened() as unlock:
-        return {
-            timeline: read_history(site, store, archived, unlock) for timeline, archived in listing.histories.items()
-        }

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
-import os
 import re
 import shutil
 import time
@@ -13,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pgbackup import scratch
 from pgbackup.domain.errors import BusyError, PgBackupError, UnfitError
 from pgbackup.domain.ids import BackupId
 from pgbackup.domain.ports import Site
@@ -83,19 +82,13 @@ def discard(attempt: Attempt) -> None:
 def held(attempt: Attempt) -> Iterator[None]:
     """Hold the attempt's folder while a step works in it; the hold ends with the process, however that ends."""
     attempt.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fd = os.open(attempt.folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BusyError(
-                f"{attempt.backup_id} in {attempt.repository} is being verified by another process",
-                detail=str(attempt.folder),
-                hint="wait for it to end",
-            ) from None
+    busy = BusyError(
+        f"{attempt.backup_id} in {attempt.repository} is being verified by another process",
+        detail=str(attempt.folder),
+        hint="wait for it to end",
+    )
+    with scratch.held(attempt.folder, busy):
         yield
-    finally:
-        os.close(fd)
 
 
 def empty(attempt: Attempt) -> None:

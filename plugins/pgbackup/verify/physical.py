@@ -18,11 +18,11 @@ from pgbackup.postgres import physical
 from pgbackup.postgres.connection import connect
 from pgbackup.postgres.throwaway import ThrowAwayServer, copy_server
 from pgbackup.restore.chain import Link, marked_groups, unpack_chain
+from pgbackup.restore.compare import Comparison
 from pgbackup.restore.fitness import refuse_unfit
 from pgbackup.restore.isolated import server_for
-from pgbackup.restore.physical import RECOVERY_TIMEOUT, recovery_settings, refuse_tablespace_creation
+from pgbackup.restore.physical import recovering, recovery_settings, refuse_tablespace_creation
 from pgbackup.verify.attempt import Attempt
-from pgbackup.verify.compare import Comparison
 
 # What a server's last lines say when the machine failed it, or somebody stopped it, in the middle of a replay.
 _NOT_THE_BACKUP = re.compile(
@@ -57,7 +57,7 @@ def replay(site: Site, chain: Sequence[Manifest], attempt: Attempt) -> Answer:
     for point in points[:-1]:
         copy_server(site.runner, unpacked, server_at(attempt, manifest, point))
     for point in points:
-        _replay_to(site, manifest, server_for(site, manifest, server_at(attempt, manifest, point)), point)
+        _replay_to(site, manifest, attempt, point)
     return True, f"promoted at {some(str(point) for point in points)}", ""
 
 
@@ -67,10 +67,11 @@ def server_at(attempt: Attempt, manifest: Manifest, point: Lsn) -> Path:
     return attempt.server if point == last else attempt.folder / f"server-{point.position:X}"
 
 
-def _replay_to(site: Site, manifest: Manifest, server: ThrowAwayServer, point: Lsn) -> None:
+def _replay_to(site: Site, manifest: Manifest, attempt: Attempt, point: Lsn) -> None:
+    server = server_for(site, manifest, server_at(attempt, manifest, point))
     server.adopt(recovery_settings(site.runner, server, manifest, point))
     try:
-        with server.running(timeout=RECOVERY_TIMEOUT):
+        with recovering(site, server, manifest.cluster, attempt.repository):
             pass
     except UnavailableError as error:
         if _NOT_THE_BACKUP.search(error.detail or ""):

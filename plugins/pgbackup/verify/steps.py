@@ -25,11 +25,11 @@ from pgbackup.domain.model import ConnectionParameters, CopyState, Finding, Kind
 from pgbackup.domain.ports import Site, Store
 from pgbackup.postgres import dump
 from pgbackup.postgres.throwaway import ThrowAwayServer
-from pgbackup.restore.chain import Link, fetch_link, read_chain
+from pgbackup.restore.chain import Link, fetch_links, read_chain
+from pgbackup.restore.compare import Comparison
 from pgbackup.restore.fetch import Description, check_stored, describe_copy
 from pgbackup.restore.isolated import Restored, restore_database, restore_globals, server_for
 from pgbackup.verify.attempt import Attempt, discard, empty, held
-from pgbackup.verify.compare import Comparison
 from pgbackup.verify.physical import check_pages, comparisons, lay_out, replay
 
 log = logging.getLogger(__name__)
@@ -43,6 +43,7 @@ _VIOLATIONS = "violated_foreign_keys.json"
 def check_files(site: Site, attempt: Attempt) -> tuple[Finding, ...]:
     """Fetch every object, compare checksums, decrypt; unpack a physical backup's chain and compare its files."""
     store = site.repositories[attempt.repository]
+    jobs = site.settings.cluster(BackupId.parse(attempt.backup_id).cluster).verify_backup.jobs
     with held(attempt), _recorded(site, attempt, FILES) as found:
         empty(attempt)
         chain: list[Description] = []
@@ -54,11 +55,11 @@ def check_files(site: Site, attempt: Attempt) -> tuple[Finding, ...]:
                 total = sum(check_stored(store, description) for description in chain)
             else:
                 total = sum(description.manifest.stored_bytes for description in chain)
-                links.extend(fetch_link(site, store, one, _files_of(attempt, one.manifest)) for one in chain)
+                links.extend(fetch_links(site, store, chain, attempt.files, jobs=jobs))
             return True, f"{sum(len(one.digests) + 1 for one in chain)} files, {total} bytes", ""
 
         def decrypt() -> named.Answer:
-            links.extend(fetch_link(site, store, one, _files_of(attempt, one.manifest)) for one in chain)
+            links.extend(fetch_links(site, store, chain, attempt.files, jobs=jobs))
             return True, f"{sum(len(one.manifest.files) for one in chain)} files", ""
 
         if not _note(found, named.BYTES, read):

@@ -9,13 +9,11 @@ that a slot that was made anew skips nothing that the server still has.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
-import os
 import re
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from pgbackup.domain.errors import BusyError, PgBackupError, TransientError, UnavailableError, UnfitError
@@ -29,11 +27,15 @@ from pgbackup.postgres.programs import find_programs
 from pgbackup.postgres.replication import Position, SlotState
 from pgbackup.restore.archive import list_archive
 from pgbackup.restore.received import receiver_folder
+from pgbackup.scratch import held
 from pgbackup.wal.heartbeat import beating
 from pgbackup.wal.journal import Journal
 from pgbackup.wal.sealing import MAJOR, sealing
 
 log = logging.getLogger(__name__)
+
+RECEIVER_NAME = "pgbackup_receiver"
+"""What the receiver's connection is called, for synchronous_standby_names: no capture's WAL stream may pass for it."""
 
 _PARTIAL = ".partial"
 _POLL = 0.1
@@ -53,9 +55,14 @@ def receive(site: Site, cluster: str, *, stop: Callable[[], bool]) -> None:
     """
     # A network that swallows everything is noticed by what stays unacknowledged, not by the kernel's quarter hour.
     parameters = site.connections(cluster)
-    parameters = parameters.replace(**{"tcp_user_timeout": "30000", **parameters.keywords})
+    parameters = parameters.replace(
+        **{"tcp_user_timeout": "30000", **parameters.keywords, "application_name": RECEIVER_NAME}
+    )
     with contextlib.ExitStack() as stack:
-        folder = stack.enter_context(_held(receiver_folder(site.settings, cluster)))
+        folder = receiver_folder(site.settings, cluster)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        busy = BusyError("another receiver is at work here", detail=str(folder))
+        stack.enter_context(held(folder, busy, patience=_LOOKED_AT))
         journal = Journal(site, cluster)
         stack.callback(journal.write, at_once=True)
         access = stack.enter_context(program_access(parameters))
@@ -69,26 +76,6 @@ def receive(site: Site, cluster: str, *, stop: Callable[[], bool]) -> None:
             raise
         finally:
             journal.note(receiving=False)
-
-
-@contextlib.contextmanager
-def _held(folder: Path) -> Iterator[Path]:
-    """Hold a cluster's folder for this process; raises BusyError when another one does."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        deadline = time.monotonic() + _LOOKED_AT
-        while True:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise BusyError("another receiver is at work here", detail=str(folder)) from None
-                time.sleep(_POLL)
-        yield folder
-    finally:
-        os.close(fd)
 
 
 class _Receiver:

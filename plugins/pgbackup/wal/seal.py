@@ -1,7 +1,8 @@
 """Seal a finished WAL file in the archive: compressed, encrypted, durable, described; never overwritten.
 
-The bytes go first, their description (the sidecar) last: without it a file is not sealed, and sealing it again
-replaces what a kill left.
+The bytes go first, their description (the sidecar) last: without it a file is not sealed. Bytes that another sealer
+left without one, because it was killed or is still at work, are taken as they are: two encryptions of one file differ,
+and only the bytes that stay may be described.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ import logging
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any
 
 from pgbackup.domain.errors import RefusedError
 from pgbackup.domain.lsn import Lsn
 from pgbackup.domain.model import Command
-from pgbackup.domain.ports import Site
+from pgbackup.domain.ports import Site, Store
 from pgbackup.domain.wal import (
     RestorePoint,
     Sealed,
@@ -77,8 +79,7 @@ def store_file(site: Site, cluster: str, path: Path, *, system_identifier: str, 
         **known,
     )
     folder = timeline_prefix(cluster, system_identifier, sealed.timeline)
-    keys = [info.key for info in site.local.list(f"{folder}{path.name}-")]
-    for earlier in sealed_files(keys):
+    for earlier in sealed_files(info.key for info in site.local.list(f"{folder}{path.name}-")):
         if earlier.digest != sealed.plain_sha256:
             raise RefusedError(
                 f"another content is archived as {path.name}",
@@ -89,15 +90,26 @@ def store_file(site: Site, cluster: str, path: Path, *, system_identifier: str, 
     if sealed.segment_size:
         segment = Segment.parse(path.name, sealed.segment_size)
         sealed = sealed.model_copy(update=_landmarks(site, path, segment, programs))
-    if sealed.data_key in keys:  # by one who was killed before he could describe it
-        site.local.delete(sealed.data_key)
-    with site.local.create(sealed.data_key) as sink:
-        sink.write(body.getbuffer())
+    try:
+        with site.local.create(sealed.data_key) as sink:
+            sink.write(body.getbuffer())
+    except RefusedError:
+        return _adopted(site.local, sealed)
     return sealed
 
 
+def _adopted(store: Store, sealed: Sealed) -> Sealed:
+    """Describe the bytes that are stored under this key already.
+
+    Without a private key nobody can look into them. Their name is the checksum of what they hold, and no sealer gives
+    it to anything that was not read to its end, encrypted and durable; whoever fetches them checks both again.
+    """
+    stored = store.read(sealed.data_key)
+    return sealed.model_copy(update={"stored_bytes": len(stored), "stored_sha256": sha256(stored).hexdigest()})
+
+
 def publish(site: Site, sealed: Sealed) -> None:
-    """Store the sidecar: from now on the file is sealed. One that is there already says the same."""
+    """Store the sidecar: from now on the file is sealed. One that is there already describes the same bytes."""
     with contextlib.suppress(RefusedError), site.local.create(sealed.sidecar_key) as sink:
         sink.write(sealed.to_json())
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from pgbackup.domain.errors import PgBackupError
 from pgbackup.domain.lsn import Lsn
 from pgbackup.domain.ports import Site
-from pgbackup.domain.wal import Stretch, sealed_files
+from pgbackup.domain.wal import Gap, sealed_files
 from pgbackup.postgres import replication
 from pgbackup.postgres.connection import connect, server_errors
 from pgbackup.postgres.replication import Position, SlotState
-from pgbackup.restore.archive import Listing, list_archive
+from pgbackup.restore.archive import Listing, find_gaps, list_archive
 from pgbackup.restore.received import ReceiverStatus, receiver_is_alive, receiver_status
 
 _SILENT = timedelta(minutes=1)
@@ -20,7 +21,10 @@ _SILENT = timedelta(minutes=1)
 
 @dataclass(frozen=True)
 class WalStatus:
-    """The facts. ``server`` and ``slot`` are None where the server cannot be asked, ``unreachable`` says why."""
+    """The facts. ``server`` and ``slot`` are None where the server cannot be asked, ``unreachable`` says why.
+
+    ``gaps`` are those of each archive, by its system identifier.
+    """
 
     cluster: str
     now: datetime
@@ -28,6 +32,7 @@ class WalStatus:
     alive: bool
     receiver: ReceiverStatus | None
     archives: tuple[Listing, ...]
+    gaps: Mapping[str, tuple[Gap, ...]]
     server: Position | None
     slot: SlotState | None
     unreachable: PgBackupError | None
@@ -59,7 +64,7 @@ class WalStatus:
     def problems(self) -> tuple[str, ...]:
         """What is wrong, in words; empty when nothing is."""
         found = [f"{name} has two contents" for one in self.archives for name in one.conflicts]
-        found += [f"a gap: {gap}" for one in self.archives for gap in gaps(one.stretches)]
+        found += [f"a gap: {gap}" for missing in self.gaps.values() for gap in missing]
         if self.is_receiver:
             found += self._receiver_problems()
         return tuple(found)
@@ -100,26 +105,11 @@ def wal_status(site: Site, cluster: str) -> WalStatus:
         receiver_is_alive(site.settings, cluster),
         receiver_status(site.settings, cluster),
         archives,
+        {one.system_identifier: find_gaps(site, site.local, one) for one in archives},
         server,
         slot,
         unreachable,
     )
-
-
-def gaps(found: tuple[Stretch, ...]) -> tuple[str, ...]:
-    """Return what is missing between the stretches of one system, in words.
-
-    A timeline begins in the segment in which it left an older one, of which the WAL reaches at least that far.
-    """
-    missing = []
-    for one in found:
-        before = [other for other in found if (other.timeline, other.start) < (one.timeline, one.start)]
-        same = [other for other in before if other.timeline == one.timeline]
-        reached = max((other.end for other in same or before if other.end <= one.start), default=None)
-        overlaps = not same and any(other.start <= one.start <= other.end for other in before)
-        if reached is not None and reached < one.start and not overlaps:
-            missing.append(f"{reached} to {one.start} on timeline {one.timeline}")
-    return tuple(missing)
 
 
 def _distance(reached: Lsn | None, server: Position | None) -> int | None:

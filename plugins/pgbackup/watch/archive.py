@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,40 +9,25 @@ from pgbackup.domain.findings import Answer, some
 from pgbackup.domain.lsn import Lsn
 from pgbackup.domain.manifest import Manifest
 from pgbackup.domain.ports import Site, Store
-from pgbackup.domain.wal import Segment, Stretch, is_segment, sealed_files, stretches
-from pgbackup.restore.archive import Listing, list_archive
+from pgbackup.domain.wal import Gap, Segment, Stretch, is_segment, sealed_files, stretches
+from pgbackup.restore.archive import Listing, find_gaps, list_archive
 from pgbackup.restore.received import receiver_folder
-from pgbackup.watch.text import megabytes, new_base
+from pgbackup.watch.text import new_base
 
 _PARTIAL = ".partial"
 
 
 @dataclass(frozen=True)
-class Gap:
-    """WAL that is nowhere; the timeline is that of its end."""
-
-    timeline: int
-    start: Lsn
-    end: Lsn
-
-    def __str__(self) -> str:
-        size = megabytes(self.end.position - self.start.position)
-        return f"{self.start} to {self.end} on timeline {self.timeline} ({size})"
-
-
-@dataclass(frozen=True)
 class ArchiveState:
-    """What there is to recover from: the archive, the receiver's folder, the physical backup to start from."""
+    """What there is to recover from: the archive, what is ``elsewhere``, the physical backup to start from.
+
+    WAL is also in the receiver's folder, where a segment that still comes counts as whole, and in the backup itself.
+    """
 
     listing: Listing
-    received: tuple[Segment, ...]
+    elsewhere: tuple[Stretch, ...]
+    gaps: tuple[Gap, ...]
     base: Manifest | None
-
-    @property
-    def covered(self) -> tuple[Stretch, ...]:
-        """The WAL that is anywhere; a segment that is still being received counts as whole."""
-        found = stretches([*self.listing.segments, *self.received])
-        return found if self.base is None else (*found, _own_wal(self.base))
 
     def end(self, timeline: int) -> Lsn | None:
         """Return the position behind the last archived segment of a timeline or an earlier one."""
@@ -51,7 +35,8 @@ class ArchiveState:
 
     def reach(self, timeline: int) -> Lsn | None:
         """Return the position up to which anything is anywhere."""
-        return max((one.end for one in self.covered if one.timeline <= timeline), default=None)
+        found = (*self.listing.stretches, *self.elsewhere)
+        return max((one.end for one in found if one.timeline <= timeline), default=None)
 
     def is_needed(self, timeline: int, end: Lsn) -> bool:
         """Tell whether WAL that ends here is needed to recover from the newest backup."""
@@ -72,13 +57,14 @@ def observe_archive(
     names = _received(receiver_folder(site.settings, cluster) / system)
     listing = list_archive(site.local, cluster, system)
     size = size or listing.segment_size
-    return ArchiveState(listing, tuple(Segment.parse(name, size) for name in names) if size else (), base)
+    elsewhere = stretches(Segment.parse(name, size) for name in names) if size else ()
+    elsewhere += (_own_wal(base),) if base else ()
+    return ArchiveState(listing, elsewhere, find_gaps(site, site.local, listing, elsewhere), base)
 
 
 def continuity(state: ArchiveState, cluster: str) -> Answer:
     """Judge the gaps: one behind the newest backup's start ends what can be reached from it."""
-    found = tuple(gaps(state.covered))
-    needed = [gap for gap in found if state.is_needed(gap.timeline, gap.end)]
+    needed = [gap for gap in state.gaps if state.is_needed(gap.timeline, gap.end)]
     whole = ", ".join(f"{one.start} to {one.end} on timeline {one.timeline}" for one in state.listing.stretches)
     if needed:
         start = state.base.id if state.base else "any backup"
@@ -87,9 +73,9 @@ def continuity(state: ArchiveState, cluster: str) -> Answer:
             f"missing: {some(map(str, needed))}; from {start} no moment behind that can be reached",
             f"look for them in the server's pg_wal before they are recycled; {new_base(cluster)}",
         )
-    if found:
-        newest = state.base.id if state.base else ""
-        return True, f"{whole}; older than {newest} are missing: {some(map(str, found))}: that limits the window", ""
+    if state.gaps:
+        older = f"older than {state.base.id if state.base else ''} are missing: {some(map(str, state.gaps))}"
+        return True, f"{whole}; {older}: that limits the window", ""
     return True, whole or "nothing is archived yet", ""
 
 
@@ -106,19 +92,6 @@ def conflicts(state: ArchiveState, cluster: str) -> Answer:
         f"two contents: {some(found)}; nobody can tell which one recovery needs" if found else "",
         f"two servers fill one archive: find the other (an old primary? a copy?) and stop it; {new_base(cluster)}",
     )
-
-
-def gaps(found: Iterable[Stretch]) -> Iterator[Gap]:
-    """Yield what lies between the stretches of a timeline, and between the end of one and the beginning of the next.
-
-    A timeline begins with the segment in which it left the one before: a later beginning is a gap too.
-    """
-    timeline, reach = 0, Lsn(0)
-    for one in sorted(found, key=lambda stretch: (stretch.timeline, stretch.start)):
-        if timeline and one.start > reach:
-            yield Gap(one.timeline, reach, one.start)
-        reach = max(reach, one.end) if one.timeline == timeline else one.end
-        timeline = one.timeline
 
 
 def _own_wal(base: Manifest) -> Stretch:

@@ -1,0 +1,213 @@
+"""Recover a database beside the present one: restored from a dump, compared with its source, named when it is equal."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TypeVar
+
+from pgbackup.domain.errors import ConfigurationError, ProgramFailed, RefusedError, UnfitError
+from pgbackup.domain.findings import RESTORE, failures, some
+from pgbackup.domain.manifest import Manifest
+from pgbackup.domain.model import ConnectionParameters, Finding, Verdict
+from pgbackup.domain.ports import Site
+from pgbackup.domain.recovery import Step
+from pgbackup.postgres import beside, dump
+from pgbackup.postgres.beside import Leftover
+from pgbackup.postgres.connection import Connection, connect, program_access, server_errors
+from pgbackup.postgres.toc import Archive, read_archive
+from pgbackup.recover.application import application_findings
+from pgbackup.recover.dumps import Dump, choose_dump, fetched, fitting_programs
+from pgbackup.restore.compare import Comparison
+from pgbackup.restore.isolated import Restored, judge_restore
+
+log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class DatabasePlan:
+    """What a recovery will do. ``name`` is the new database's; ``leftovers`` are of earlier recoveries."""
+
+    cluster: str
+    database: str
+    name: str
+    repository: str
+    backup_id: str
+    backup_time: datetime
+    verdict: Verdict | None
+    dump_bytes: int
+    database_bytes: int
+    tables: int
+    leftovers: tuple[Leftover, ...]
+
+
+@dataclass(frozen=True)
+class RecoveredDatabase:
+    """A database that was made. ``name`` is the plan's if all findings hold, else the unfinished one's."""
+
+    plan: DatabasePlan
+    name: str
+    findings: tuple[Finding, ...]
+    steps: tuple[Step, ...]
+
+    @property
+    def ok(self) -> bool:
+        """It equals its source."""
+        return all(finding.ok for finding in self.findings)
+
+
+def plan_database(
+    site: Site,
+    cluster: str,
+    database: str,
+    backup_id: str | None = None,
+    *,
+    name: str | None = None,
+    repository: str = "local",
+    even_rejected: bool = False,
+) -> DatabasePlan:
+    """Plan to restore a database from a full backup (default: the newest verified one) into the protected server.
+
+    Raises RefusedError when the backup or the name cannot be had, UnfitError with what the server or the role of
+    ``recovery_connection`` lacks; nothing is touched.
+    """
+    found = choose_dump(site, cluster, database, backup_id, repository=repository, even_rejected=even_rejected)
+    wanted = name or beside.stamped(database, "restored", site.clock())
+    if not wanted or "\0" in wanted or len(wanted.encode()) > 63:
+        raise ConfigurationError("a database's name has 1 to 63 bytes", detail=repr(wanted[:80]), hint="see --as")
+    with server_errors(cluster), connect(site.recovery_connections(cluster)) as connection:
+        fitting_programs(site, connection, found.manifest)
+        _refuse_taken(connection, wanted)
+        _refuse_missing(connection, found, [found.entry.owner])
+        leftovers = beside.leftovers(connection)
+    return DatabasePlan(
+        cluster=cluster,
+        database=database,
+        name=wanted,
+        repository=repository,
+        backup_id=found.manifest.id,
+        backup_time=found.manifest.backup_time,
+        verdict=found.verdict,
+        dump_bytes=found.file.stored_bytes,
+        database_bytes=found.entry.bytes,
+        tables=len(found.entry.tables),
+        leftovers=leftovers,
+    )
+
+
+def recover_database(site: Site, plan: DatabasePlan) -> RecoveredDatabase:
+    """Carry a plan out: beside what is there, which is neither changed nor dropped.
+
+    Until the end the new database is called ``restoring_…_at_…``; one that a killed recovery left is in the plan of the
+    next, and is never dropped by us. Raises RefusedError when the dump cannot be restored.
+    """
+    found = choose_dump(
+        site, plan.cluster, plan.database, plan.backup_id, repository=plan.repository, even_rejected=True
+    )
+    parameters = site.recovery_connections(plan.cluster)
+    with server_errors(plan.cluster), connect(parameters) as connection:
+        _refuse_taken(connection, plan.name)
+        return _Recovery(site, plan, found, parameters, connection).make()
+
+
+def _refuse_taken(connection: Connection, name: str) -> None:
+    if beside.exists(connection, name):
+        raise RefusedError(
+            f"database {name!r} exists already", hint="choose another name with --as: nothing is dropped"
+        )
+
+
+def _refuse_missing(connection: Connection, found: Dump, owners: list[str]) -> None:
+    lacking = beside.missing(connection, owners, [one.name for one in found.entry.extensions])
+    if lacking:
+        raise UnfitError(
+            f"{found.entry.name!r} cannot be restored here as it is",
+            detail="; ".join(lacking),
+            hint="grant it, or let recovery_connection in protocol.yaml name a role that may: a superuser",
+        )
+
+
+@dataclass
+class _Recovery:
+    """One recovery under way."""
+
+    site: Site
+    plan: DatabasePlan
+    dump: Dump
+    parameters: ConnectionParameters
+    connection: Connection
+    steps: list[Step] = field(default_factory=list)
+
+    def make(self) -> RecoveredDatabase:
+        """Fetch, restore, give properties, compare, name."""
+        plan, entry = self.plan, self.dump.entry
+        programs = fitting_programs(self.site, self.connection, self.dump.manifest)
+        unfinished = beside.unfinished_name(plan.database, self.site.clock())
+        with contextlib.ExitStack() as stack:
+            path = self._step(
+                "fetch and decrypt", plan.dump_bytes, lambda: stack.enter_context(fetched(self.site, self.dump))
+            )
+            archive = read_archive(self.site.runner, programs, path, entry.encoding)
+            _refuse_missing(self.connection, self.dump, [*archive.owners(self.dump.manifest.roles), entry.owner])
+            header = beside.read_header(archive, unfinished)
+            note = f"{plan.database!r} of {plan.backup_id} was being restored here; unless a recovery runs, drop it"
+            beside.create(self.connection, header, unfinished, note)
+            restored = self._step("restore", entry.bytes, lambda: self._restore(archive, unfinished, path))
+        beside.give_properties(self.connection, header, unfinished)
+        self._step("analyze", 0, lambda: self._analyze(unfinished))
+        findings = (self._restored(restored), *self._step("compare", 0, lambda: self._compare(unfinished, restored)))
+        if not all(finding.ok for finding in findings):
+            note = f"{plan.database!r} of {plan.backup_id}, not equal to its source: {failures(findings)}"
+            self.connection.execute(beside.comment_on(unfinished, beside.MARK + note))
+            log.error("%s keeps its name: %s", unfinished, note)
+            return RecoveredDatabase(plan, unfinished, findings, tuple(self.steps))
+        beside.publish(self.connection, unfinished, plan.name)
+        log.info("%s of %s is restored as %s", plan.database, plan.backup_id, plan.name)
+        return RecoveredDatabase(plan, plan.name, findings, tuple(self.steps))
+
+    def _restore(self, archive: Archive, name: str, path: Path) -> Restored:
+        jobs = self.site.settings.cluster(self.plan.cluster).verify_backup.jobs
+        with program_access(self.parameters) as access:
+            try:
+                self.site.runner.run(dump.fill_database(archive.programs, access, path, name, jobs=jobs))
+            except ProgramFailed as error:
+                return judge_restore(self.dump.manifest, self.plan.database, error)
+        return Restored(self.plan.database, (), (), unreachable_foreign_data=False)
+
+    def _restored(self, restored: Restored) -> Finding:
+        seconds = next(step.seconds for step in self.steps if step.name == "restore")
+        detail = some(restored.errors) if restored.errors else f"{self.plan.tables} tables"
+        return Finding(RESTORE, not restored.errors, seconds, detail, "`pgbackup recover old` lists what is unfinished")
+
+    def _analyze(self, name: str) -> None:
+        """Before anybody works in it: a cutover then needs no time for it."""
+        with connect(self.parameters, name) as connection:
+            connection.execute("ANALYZE")
+
+    def _compare(self, name: str, restored: Restored) -> tuple[Finding, ...]:
+        settings = self.site.settings.cluster(self.plan.cluster)
+        violated = frozenset((name, key) for key in restored.violated_foreign_keys)
+        comparison = Comparison(_only(self.dump, name), settings, self.parameters, violated)
+        application = application_findings(
+            settings.verify_backup, self.parameters, database=self.plan.database, actual=name
+        )
+        return (*comparison.of_a_dump(), *application)
+
+    def _step(self, name: str, count: int, do: Callable[[], _T]) -> _T:
+        begun = time.monotonic()
+        result = do()
+        self.steps.append(Step(name, count, time.monotonic() - begun))
+        log.info("%s: %.1f s", name, self.steps[-1].seconds)
+        return result
+
+
+def _only(found: Dump, name: str) -> Manifest:
+    """Return the manifest as if the database alone had been captured, under its new name."""
+    return found.manifest.model_copy(update={"databases": (found.entry.model_copy(update={"name": name}),)})

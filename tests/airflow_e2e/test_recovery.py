@@ -1,0 +1,143 @@
+"""Recovery by DAG runs: nothing is touched unless a second person approved the plan, and no red run looks green."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.airflow_e2e.conftest import Night
+from tests.airflow_e2e.processes import living
+from tests.airflow_e2e.rest import Run, eventually
+from tests.airflow_e2e.stack import Stack
+from tests.support.source import free_port
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]  # the first test waits for Airflow, and for the night
+
+DAG = "streamflix_recover_point_in_time"
+
+
+def recovered(stack: Stack) -> list[Path]:
+    """Whatever recoveries left behind."""
+    return list(stack.settings.paths.recovered_folder.glob("*"))
+
+
+def ask(stack: Stack, **conf: Any) -> Run:
+    """Ask for a recovery to the latest; return when somebody has to approve it."""
+    run = stack.rest.trigger(DAG, {"target": "latest", **conf})
+    eventually(lambda: run.is_waiting() or run.state == "failed", "the question")
+    assert run.is_waiting(), run.logs()
+    return run
+
+
+def refused(stack: Stack, run: Run) -> str:
+    """See that a run is red, in its approval or before, and that nothing was touched; return its logs."""
+    assert run.wait() == "failed"
+    tasks = run.tasks()
+    assert {tasks[name]["state"] for name in ("recover", "report")} == {"upstream_failed"}
+    assert {task["try_number"] for task in tasks.values()} <= {0, 1}, "the answer is no, however often it is asked"
+    assert recovered(stack) == []
+    return run.logs()
+
+
+@pytest.mark.parametrize(
+    ("conf", "reason"),
+    [
+        ({"target": "time", "time": "2000-01-01T00:00:00Z"}, "can bring back timeline 1 from 20"),
+        ({"target": "time", "time": "2099-01-01T00:00:00Z"}, "can bring back timeline 1 from 20"),
+        ({"target": "time"}, "what is filled in is: nothing"),
+        ({"target": "latest", "lsn": "0/3000028"}, "what is filled in is: lsn"),
+        ({"target": "latest", "folder": "/srv/../etc"}, "absolute path of plain names"),
+        ({"target": "latest", "cluster_name": "streamflix"}, "unknown keys"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anybody_is_asked(
+    stack: Stack, night: Night, conf: dict[str, Any], reason: str
+) -> None:
+    run = stack.rest.finish(DAG, conf)
+    assert reason in refused(stack, run)
+    assert run.tasks()["approve"]["state"] == "upstream_failed"
+
+
+@pytest.mark.parametrize("moment", ["yesterday", "2026-01-31T02:00:00", "2026-02-30T02:00:00Z"])
+def test_what_is_no_moment_with_a_zone_starts_no_run(stack: Stack, moment: str) -> None:
+    assert stack.rest.post_run(DAG, {"target": "time", "time": moment}).status_code == 400
+
+
+def test_a_rejected_plan_is_not_carried_out(stack: Stack, night: Night) -> None:
+    run = ask(stack)
+    run.answer(stack.colleague, "Reject")
+    assert "the plan was rejected" in refused(stack, run)
+    text = stack.wait_for_mail(run, "recover point in time", "FAILED")
+    assert "The protected server was not touched" in text
+
+
+def test_silence_approves_nothing(stack: Stack, night: Night) -> None:
+    run = ask(stack)
+    stack.ops.execute(
+        f"UPDATE task_instance SET trigger_timeout = now() WHERE run_id = '{run.run_id}' AND task_id = 'approve'",
+        "airflow",
+    )
+    assert "nobody approved within 0:30:00" in refused(stack, run)
+
+
+def test_another_name_approves_nothing(stack: Stack, night: Night) -> None:
+    run = ask(stack)
+    run.answer(stack.colleague, "Approve", "library")
+    assert "was not typed in as 'streamflix'" in refused(stack, run)
+
+
+def test_who_asked_cannot_approve(stack: Stack, night: Night) -> None:
+    run = ask(stack)
+    run.answer(stack.rest, "Approve", "streamflix")
+    assert "four eyes: admin asked for it, and admin approved" in refused(stack, run)
+
+
+def test_an_approval_marked_as_given_is_none(stack: Stack, night: Night) -> None:
+    run = ask(stack)
+    stack.rest.patch(f"{run.path}/taskInstances/approve", {"new_state": "success"})
+    assert run.wait() == "failed"
+    assert "nobody approved this recovery" in run.logs()
+    assert recovered(stack) == []
+
+
+def test_an_approved_plan_is_carried_out_and_told(stack: Stack, night: Night) -> None:
+    (base,) = [backup_id for backup_id in night.verifications if backup_id.endswith("_base")]
+    backup = stack.site().catalog.backup(base)
+    assert backup is not None
+    assert backup.backup_time is not None
+    port = free_port()
+    run = ask(stack, target="time", time=backup.backup_time.isoformat(), port=port)
+    (question,) = stack.rest.get(f"{run.path}/hitlDetails")["hitl_details"]
+    asked = stack.wait_for_mail(run, "recover point in time", "waits for an APPROVAL")
+    for text in (question["body"], asked):
+        for word in (base, "predicted", "total", "will be lost", f"127.0.0.1:{port}"):
+            assert word in text
+    assert recovered(stack) == []
+
+    run.answer(stack.colleague, "Approve", "streamflix")
+    assert run.wait() == "success", run.logs()
+    (folder,) = recovered(stack)
+    try:
+        assert titles(folder, port) == titles(stack.protected.folder, stack.protected.port)
+    finally:
+        pid = int((folder / "postmaster.pid").read_text().split()[0])
+        os.kill(pid, signal.SIGINT)
+        eventually(lambda: pid not in {process.pid for process in living(stack.home)}, "the recovered server's end")
+    told = stack.wait_for_mail(run, "recover point in time", "recovered beside")
+    for text in (run.log(run.tasks()["report"]), told):
+        for word in (str(folder), "by dana", "lost", "measured", "not touched", "postmaster.pid"):
+            assert word in text
+    assert run.tasks()["recover"]["try_number"] == 1
+
+
+def titles(sockets: Path, port: int) -> int:
+    """Count what the sample is about."""
+    with psycopg.connect(host=str(sockets), port=port, user="postgres", dbname="streamflix") as connection:
+        row = connection.execute('SELECT count(*) FROM "Title"').fetchone()
+    assert row is not None
+    return int(row[0])
