@@ -39,6 +39,7 @@ def protocol(layout: Layout) -> dict[str, Any]:
         "clusters": {
             CLUSTER: {
                 "connection": {"airflow_conn_id": CLUSTER, "service": CLUSTER, **libpq},
+                "recovery_connection": {"service": f"{CLUSTER}_superuser", **libpq},
                 "verify_backup": {"application_role": "app"},
             }
         },

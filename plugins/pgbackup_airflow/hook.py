@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from functools import cached_property
 from typing import Any
 
 from airflow.sdk import BaseHook
+from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.sdk.log import mask_secret
 
 from pgbackup.assembly import build_site, load_settings, service_parameters
@@ -36,9 +38,12 @@ class PgBackupHook(BaseHook):
     def site(self) -> Site:
         """Build the real parts from Airflow's connections."""
         connections = [self.settings.catalog, *(cluster.connection for cluster in self.settings.clusters.values())]
-        connections += [one.recovery_connection for one in self.settings.clusters.values() if one.recovery_connection]
         for connection in connections:
             self.parameters(connection)
+        for cluster in self.settings.clusters.values():
+            if cluster.recovery_connection:
+                with contextlib.suppress(AirflowNotFoundException):  # a backup does without it
+                    self.parameters(cluster.recovery_connection)
         return build_site(self.settings, self.parameters, owner=self._owner, secrets=tuple(self._secrets))
 
     def parameters(self, connection: Connection) -> ConnectionParameters:

@@ -126,19 +126,18 @@ class ApproveRecoveryOperator(ApprovalOperator):
     """Ask somebody for the plan's approval: nothing but a typed cluster name approves, and silence rejects."""
 
     def __init__(self, *, cluster: str, recovery: Recovery, **kwargs: Any) -> None:
+        # Not required by the form: that would keep people from rejecting, too.
+        typed = Param(
+            None,
+            type=["null", "string"],
+            title=f"To approve, type the name of the cluster: {cluster}",
+            description="Whoever approves has read the plan above.",
+        )
+        kwargs["params"] = {"cluster_name": typed}  # Airflow gives us the DAG's own
         super().__init__(
             task_id=APPROVE,
             subject=f"Recover {cluster} beside, as planned?",
             body=f"{{{{ ti.xcom_pull(task_ids='{PLAN}')['text'] }}}}",
-            params={
-                # Not required by the form: that would keep people from rejecting, too.
-                "cluster_name": Param(
-                    None,
-                    type=["null", "string"],
-                    title=f"To approve, type the name of the cluster: {cluster}",
-                    description="Whoever approves has read the plan above.",
-                )
-            },
             fail_on_reject=True,
             assigned_users=[HITLUser(id=one, name=one) for one in recovery.approvers] or None,
             response_timeout=recovery.within,

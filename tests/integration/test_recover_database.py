@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 from psycopg import sql
+from tests.support.doomed import Call, Nursery, eventually_nobody
 from tests.support.source import LIBRARY, Source
 from tests.support.traffic import TOTAL, Traffic
 from tests.support.wild import PWNED, everything_named
@@ -18,7 +22,17 @@ from pgbackup.domain.errors import RefusedError, UnfitError
 from pgbackup.domain.manifest import Manifest
 from pgbackup.domain.ports import Site
 from pgbackup.postgres import swap
-from pgbackup.recover import RecoveredDatabase, cut_over, list_old, plan_cutover, plan_database, recover_database
+from pgbackup.recover import (
+    RecoveredDatabase,
+    Way,
+    cut_over,
+    list_old,
+    plan_cutover,
+    plan_database,
+    plan_table,
+    recover_database,
+    recover_table,
+)
 
 PROPERTIES = """
     SELECT d.datdba::regrole, d.encoding, d.datlocprovider, d.datcollate, d.datctype, d.datlocale, d.datconnlimit,
@@ -219,3 +233,101 @@ def test_a_database_that_is_gone_is_cut_over_to(library: Source, site: Site) -> 
     cutover = plan_cutover(site, "streamflix", "library", recover(site, "library", made).name)
     assert cut_over(site, cutover).ok
     assert databases(library) == {"library"}
+
+
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[Nursery]:
+    own = Nursery()
+    yield own
+    own.close()
+
+
+@pytest.fixture
+def call(library: Source, catalog_dsn: str, tmp_path: Path) -> Call:
+    return Call(
+        verb="database",
+        folder=str(tmp_path),
+        bin=str(library.bin),
+        socket=str(library.folder),
+        port=library.port,
+        catalog_dsn=catalog_dsn,
+        key=None,
+        cluster={"exclude_databases": ["postgres"]},
+    )
+
+
+def rows(server: Source, database: str) -> Any:
+    with server.connect(database) as connection:
+        return connection.execute("SELECT count(*), sum(book_id) FROM book").fetchone()
+
+
+def settled(server: Source) -> set[str]:
+    """The databases, once the killed one's own sessions have ended."""
+    with server.connect("postgres") as connection:
+        while connection.execute(
+            "SELECT FROM pg_stat_activity WHERE application_name LIKE 'pgbackup%' AND pid <> pg_backend_pid()"
+        ).fetchone():
+            time.sleep(0.02)
+    return databases(server)
+
+
+DATABASE_STEPS = ("before create", "after create", "started pg_restore #5", "after give_properties", "after publish")
+
+
+@pytest.mark.parametrize("moment", DATABASE_STEPS)
+def test_killed_while_a_database_is_restored(
+    library: Source, site: Site, call: Call, nursery: Nursery, moment: str
+) -> None:
+    made = capture_full(site, "streamflix")
+    status, trace = nursery.run(dataclasses.replace(call, backup_id=made.id), moment)
+    assert status == -signal.SIGKILL, trace
+    assert eventually_nobody(call) == []
+    left = settled(library) - {"library"}
+    assert rows(library, "library") == (4000, 8002000)
+    listed = {one.name for _, one in list_old(site, "streamflix")}
+    assert listed == {name for name in left if name.startswith("restoring_library_at_")}
+    recovered = recover(site, "library", made, name="again")
+    assert recovered.ok
+    assert databases(library) == {"library", "again", *left}
+
+
+@pytest.mark.parametrize(
+    "moment", ["before allow_connections", "after allow_connections", "after end_sessions", "before swap", "after swap"]
+)
+def test_a_cutover_killed_at_any_step_is_run_again_or_abandoned(
+    library: Source, site: Site, call: Call, nursery: Nursery, moment: str
+) -> None:
+    made = capture_full(site, "streamflix")
+    name = recover(site, "library", made).name
+    library.execute("BEGIN READ WRITE; DELETE FROM book; COMMIT", "library")
+    status, trace = nursery.run(dataclasses.replace(call, verb="cutover", into=name), moment)
+    assert status == -signal.SIGKILL, trace
+    settled(library)
+    assert len(databases(library)) == 2
+    again = plan_cutover(site, "streamflix", "library", name)
+    assert again.done is (moment == "after swap")
+    assert bool(again.notes) is (moment in {"after allow_connections", "after end_sessions", "before swap"})
+    if again.notes:
+        library.execute(again.notes[0].rpartition(": ")[2])  # abandoned
+        assert rows(library, "library") == (0, None)
+    cut_over(site, again)
+    assert rows(library, "library") == (4000, 8002000)
+    assert databases(library) == {"library", again.before}
+
+
+@pytest.mark.parametrize("moment", ["after stage", "started pg_restore #3", "after set_aside", "after put"])
+def test_a_table_is_whole_whenever_its_recovery_is_killed(
+    library: Source, site: Site, call: Call, nursery: Nursery, moment: str
+) -> None:
+    library.execute("ALTER DATABASE library RESET default_transaction_read_only")
+    made = capture_full(site, "streamflix")
+    library.execute("DELETE FROM book WHERE book_id > 10", "library")
+    status, trace = nursery.run(dataclasses.replace(call, verb="table", backup_id=made.id), moment)
+    assert status == -signal.SIGKILL, trace
+    assert settled(library) == {"library"}
+    assert rows(library, "library") == (10, 55)
+    left = {one.name for _, one in list_old(site, "streamflix")}
+    assert all(name.startswith('"public"."book_restored_') for name in left)
+    recover_table(site, plan_table(site, "streamflix", "library", "public.book", made.id, way=Way.IN_PLACE))
+    assert rows(library, "library") == (4000, 8002000)
+    assert left < {one.name for _, one in list_old(site, "streamflix")}

@@ -14,6 +14,7 @@ from pgbackup.domain.errors import RefusedError
 from pgbackup.domain.manifest import Manifest
 from pgbackup.domain.ports import Site
 from pgbackup.postgres import describe
+from pgbackup.postgres.rows import RowSink
 from pgbackup.recover import RecoveredTable, Way, plan_table, recover_table
 
 SHOP = r"""
@@ -59,6 +60,7 @@ SHOP = r"""
     ALTER TABLE orders OWNER TO streamflix_owner;
     ALTER TABLE orders ENABLE ROW LEVEL SECURITY;
     CREATE POLICY own ON orders TO app USING (email = current_user::text);
+    CREATE POLICY theirs ON line TO app USING (EXISTS (SELECT FROM orders WHERE id = order_id));
     CREATE RULE quiet AS ON DELETE TO orders DO INSTEAD NOTHING;
     CREATE STATISTICS both_of ON email, state FROM orders;
     CREATE PUBLICATION shop FOR TABLE orders;
@@ -140,7 +142,12 @@ def test_a_table_that_is_gone_comes_back_whole(shop: Source, site: Site, made: M
     assert (recovered.rows, recovered.staged) == (500, None)
     assert content(shop, "public.orders") == rows
     assert any("VIEW public big" in note for note in recovered.notes)
-    shop.execute("CREATE VIEW big AS SELECT id, gross FROM orders WHERE net > 50", "shop")
+    assert any("POLICY public line theirs" in note for note in recovered.notes)
+    shop.execute(
+        "CREATE VIEW big AS SELECT id, gross FROM orders WHERE net > 50;"
+        "CREATE POLICY theirs ON line TO app USING (EXISTS (SELECT FROM orders WHERE id = order_id))",
+        "shop",
+    )
     assert definitions(shop) == before
     assert ask(shop, LAST) == [(500, 500)]
 
@@ -152,6 +159,14 @@ def test_partitions_come_back_with_their_table(shop: Source, site: Site, made: M
     assert recovered.rows == 60
     assert definitions(shop) == before
     assert ask(shop, "SELECT count(*) FROM note JOIN event USING (id, at)") == [(60,)]
+
+
+def test_a_lost_partition_returns_to_its_table(shop: Source, site: Site, made: Manifest) -> None:
+    before = definitions(shop)
+    shop.execute("ALTER TABLE note DROP CONSTRAINT note_id_at_fkey; DROP TABLE event_rest", "shop")
+    assert recover(site, made, "public.event_rest").rows == 30
+    assert ask(shop, "SELECT count(*) FROM event") == [(60,)]
+    assert definitions(shop) == before
 
 
 def test_rows_that_would_refer_to_nothing_are_told(shop: Source, site: Site, made: Manifest) -> None:
@@ -271,3 +286,31 @@ def test_what_cannot_be_is_refused_and_nothing_changes(shop: Source, site: Site,
     shop.execute("DELETE FROM line WHERE order_id = 1", "shop")
     assert "added" in recover(site, made, "public.line", Way.IN_PLACE).notes[0]
     assert ask(shop, "SELECT DISTINCT added FROM line") == [(7,)]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 4096])
+def test_rows_arrive_whole_however_they_are_cut(shop: Source, size: int) -> None:
+    """Empty tables, tables without columns, rows that look like the end or like another beginning."""
+    script = (
+        b"--\n-- a comment\n\nSET client_encoding = 'UTF8';\n\n"
+        b"COPY public.empty (a) FROM stdin;\n\\.\n\n\n--\n"
+        b"COPY public.bare  FROM stdin;\n\n\n\\.\n\n\n"
+        b'COPY "odd; schema"."../t ""x"" y" ("c ""d"" e", t) FROM stdin;\n'
+        b"\\\\.\t\\N\n\\N\tCOPY public.empty (a) FROM stdin;\n\\n\\\\.\\n\t\n\\.\n\n"
+    )
+    shop.execute('TRUNCATE bare, "odd; schema"."../t ""x"" y"', "shop")
+    with shop.connect("shop") as connection, RowSink(connection) as sink:
+        for start in range(0, len(script), size):
+            sink.write(script[start : start + size])
+    assert (sink.rows, sink.columns) == (5, {"a", 'c "d" e', "t"})
+    assert ask(shop, 'SELECT * FROM "odd; schema"."../t ""x"" y" ORDER BY 1 NULLS LAST') == [
+        ("\n\\.\n", ""), ("\\.", None), (None, "COPY public.empty (a) FROM stdin;")
+    ]  # fmt: skip
+    assert ask(shop, "SELECT count(*) FROM bare") == [(2,)]
+
+
+def test_a_dump_that_ends_within_a_table_is_refused(shop: Source) -> None:
+    with shop.connect("shop") as connection:
+        with pytest.raises(RefusedError, match="ends within"), RowSink(connection) as sink:
+            sink.write(b"COPY public.bare  FROM stdin;\n\n\n")
+        assert connection.execute("SELECT count(*) FROM bare").fetchone() == (7,)

@@ -18,7 +18,7 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -32,7 +32,18 @@ from pgbackup.domain.manifest import Manifest
 from pgbackup.domain.model import Command, ConnectionParameters, Finding, Kind, Verdict
 from pgbackup.domain.ports import Sink, Site
 from pgbackup.domain.target import parse_target
-from pgbackup.recover import recover_cluster, verify_latest
+from pgbackup.postgres import beside, replace, swap
+from pgbackup.recover import (
+    Way,
+    cut_over,
+    plan_cutover,
+    plan_database,
+    plan_table,
+    recover_cluster,
+    recover_database,
+    recover_table,
+    verify_latest,
+)
 from pgbackup.store import LocalStore
 from pgbackup.stream import GpgKeyring, Processes
 from pgbackup.stream.process import Child
@@ -205,6 +216,28 @@ class DoomedProcesses(Processes):
         return child
 
 
+def _doom_statements(doom: Doom) -> None:
+    """Pass a moment before and after each step of a recovery that only sends statements."""
+    steps = {
+        beside: ("create", "give_properties", "publish"),
+        swap: ("allow_connections", "end_sessions", "swap"),
+        replace: ("stage", "set_aside", "put"),
+    }
+    for module, names in steps.items():
+        for name in names:
+            setattr(module, name, _doomed(doom, name, getattr(module, name)))
+
+
+def _doomed(doom: Doom, name: str, do: Callable[..., Any]) -> Callable[..., Any]:
+    def step(*arguments: Any, **options: Any) -> Any:
+        doom(f"before {name}")
+        result = do(*arguments, **options)
+        doom(f"after {name}")
+        return result
+
+    return step
+
+
 def doomed_site(call: Call, doom: Doom) -> Site:
     key = KeyPair(*map(Path, call.key)) if call.key else None
     address = Address(Path(call.bin), Path(call.socket), call.port)
@@ -227,7 +260,9 @@ def perish(call: Call, trace: Path, at: str | None) -> None:
     home = Path(call.folder, "home")
     home.mkdir(exist_ok=True)
     os.environ["HOME"] = str(home)
-    site = doomed_site(call, Doom(trace, at or ""))
+    doom = Doom(trace, at or "")
+    site = doomed_site(call, doom)
+    _doom_statements(doom)
     if call.verb == "capture":
         capture_full(site, "streamflix")
     elif call.verb == "night":
@@ -238,6 +273,13 @@ def perish(call: Call, trace: Path, at: str | None) -> None:
         recover_cluster(site, "streamflix", parse_target(lsn=call.lsn), into=Path(call.into))
     elif call.verb == "latest":
         verify_latest(site, "streamflix")
+    elif call.verb == "database":
+        recover_database(site, plan_database(site, "streamflix", "library", call.backup_id))
+    elif call.verb == "table":
+        plan = plan_table(site, "streamflix", "library", "public.book", call.backup_id, way=Way.IN_PLACE)
+        recover_table(site, plan)
+    elif call.verb == "cutover":
+        cut_over(site, plan_cutover(site, "streamflix", "library", call.into))
     else:
         verify(site, call.backup_id, "local")
 

@@ -21,6 +21,7 @@ from pgbackup.domain.settings import (
     Objectives,
     Paths,
     Query,
+    Recovery,
     Section,
     VerifyBackup,
     parse_duration,
@@ -39,6 +40,7 @@ GOOD: dict[str, Any] = {
             "connection": {"service": "streamflix"},
             "full_backup": {"jobs": 2},
             "verify_backup": {"queries": [{"database": "d", "sql": "SELECT 1", "within": "5s"}]},
+            "recovery": {"within": "1h"},
             "fingerprints": {"jobs": 2},
         }
     },
@@ -54,6 +56,7 @@ SECTIONS: dict[str, type[Section]] = {
     "clusters.streamflix.full_backup": FullBackup,
     "clusters.streamflix.verify_backup": VerifyBackup,
     "clusters.streamflix.verify_backup.queries.0": Query,
+    "clusters.streamflix.recovery": Recovery,
     "clusters.streamflix.fingerprints": Fingerprints,
 }
 
@@ -99,6 +102,11 @@ def test_the_good_one_is_good() -> None:
         ("objectives.rto", "$(id)", "objectives.rto: '$(id)' is not a duration"),
         ("clusters.streamflix.conection", {}, "clusters.streamflix.conection: unknown key; did you mean 'connection'?"),
         ("contacts.0.phone", "1", "contacts.0.phone: unknown key; valid keys: role, name, reach"),
+        (
+            "clusters.streamflix.recovery",
+            {"approval": False, "four_eyes": True},
+            "clusters.streamflix.recovery: approval is off: nobody is asked",
+        ),
         ("paths.backup", "/b", "paths.backup: unknown key; did you mean 'backups'?"),
         ("clusters.streamflix.full_backup.job", 1, "full_backup.job: unknown key; did you mean 'jobs'?"),
     ],

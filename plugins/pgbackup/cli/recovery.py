@@ -10,6 +10,7 @@ from rich.table import Table
 
 from pgbackup.cli.face import Cluster, Config, Json, running
 from pgbackup.cli.output import finding_document, out, print_findings, print_json
+from pgbackup.cli.rows import cut_over_to, list_what_is_old, recover_a_database, recover_a_table
 from pgbackup.domain.errors import RefusedError
 from pgbackup.domain.recovery import RecoveryPlan
 from pgbackup.domain.target import parse_target

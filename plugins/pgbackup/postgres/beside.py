@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import psycopg
 from psycopg import sql
@@ -48,10 +48,17 @@ def stamped(name: str, word: str, moment: datetime) -> str:
     return name.encode()[: _LONGEST - len(ending)].decode(errors="ignore") + ending
 
 
-def unfinished_name(database: str, moment: datetime) -> str:
+def free_name(connection: Connection, database: str, word: str, moment: datetime) -> str:
+    """Return a stamped name that no database has: of this moment, or of the first free one after it."""
+    while exists(connection, name := stamped(database, word, moment)):
+        moment += timedelta(seconds=1)
+    return name
+
+
+def unfinished_name(connection: Connection, database: str, moment: datetime) -> str:
     """Return the name of a database while it is restored: plain letters, whatever the encoding of its dump."""
     plain = re.sub(r"[^A-Za-z0-9]", "_", database)
-    return stamped(f"restoring_{plain}"[:40], "at", moment)
+    return free_name(connection, f"restoring_{plain}"[:40], "at", moment)
 
 
 def read_header(archive: Archive, name: str) -> Header:

@@ -43,7 +43,9 @@ class RowSink:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._copy is not None and error is None:
-            kind, error = RefusedError, RefusedError("the dump ends within a table", hint="recover from another copy")
+            cut = RefusedError("the dump ends within a table", hint="recover from another copy")
+            self._block.__exit__(RefusedError, cut, None)
+            raise cut
         self._block.__exit__(kind, error, trace)  # with an error the server forgets what it has of the block
 
     def write(self, data: bytes | memoryview) -> None:

@@ -63,8 +63,7 @@ class Archive:
 
     def table(self, schema: str, name: str, roles: Iterable[str]) -> Entry:
         """Return a table's own entry; raises RefusedError when it is not there, or cannot be told from another."""
-        start = f"TABLE {_flat(schema)} {_flat(name)} "
-        wanted = {start + _flat(role) for role in roles}
+        wanted = table_texts(schema, name, roles)
         found = [entry for entry in self.entries if entry.text in wanted]
         if len(found) != 1:
             raise RefusedError(
@@ -104,6 +103,11 @@ def read_archive(runner: Runner, programs: Programs, path: Path, encoding: str) 
     """List a dump; ``encoding`` is its database's."""
     output, _ = runner.run(programs.command("pg_restore", "--list", "--create", "--verbose", str(path)))
     return Archive(programs, runner, path, tuple(_entries(output, "utf-8" if encoding == "UTF8" else "latin-1")))
+
+
+def table_texts(schema: str, name: str, roles: Iterable[str]) -> set[str]:
+    """Return how a table's entry reads, whichever of some roles owns it."""
+    return {f"TABLE {_flat(schema)} {_flat(name)} {_flat(role)}" for role in roles}
 
 
 def _entries(output: bytes, encoding: str) -> Iterator[Entry]:

@@ -16,7 +16,6 @@ from pgbackup.postgres.toc import Archive, Entry
 
 _KEY = "FK CONSTRAINT "
 _ROWS = "TABLE DATA "
-_VIEWS = ("VIEW ", "MATERIALIZED VIEW ")
 
 
 def make_again(
@@ -31,7 +30,12 @@ def make_again(
     A foreign key that present rows violate is made NOT VALID, where the server can, and told.
     """
     parts = archive.parts(tree)
-    own = [entry for entry in parts if not entry.text.startswith(_KEY)]
+    tables = {entry.id for entry in tree}
+    # Into a table that is there a partition goes last: with its own indexes, which the server then finds by itself.
+    last = [entry for entry in parts if entry.text.startswith("TABLE ATTACH ") and not entry.depends <= tables]
+    there = {number for entry in last for number in entry.depends} - tables
+    found = {entry.id for entry in parts if entry.text.startswith("INDEX ATTACH ") and entry.depends & there}
+    own = [entry for entry in parts if entry not in last and entry.id not in found and not entry.text.startswith(_KEY)]
     ids = {entry.id for entry in parts}
     # Foreign keys of other tables onto this one went with it; those that are still there are known by their names.
     keys = [entry for entry in archive.entries if entry.text.startswith(_KEY) and entry.depends & ids]
@@ -45,14 +49,17 @@ def make_again(
         if sequences:
             connection.execute(script(archive.text(sequences)))
         connection.execute(script(archive.text(own, "--section=post-data")))
+        if last:
+            connection.execute(script(archive.text(last)))
         rows = sink.rows
         if expected not in {None, rows}:
             raise RefusedError(f"{rows} rows came, the backup has {expected}", hint="recover from another copy")
         notes = [note for key in keys for note in _make_key(connection, archive, key)]
-    tables = {entry.id for entry in tree}
-    views = [entry.text for entry in archive.entries if entry.text.startswith(_VIEWS) and entry.depends & tables]
-    if views:
-        notes.append(f"what stood on the table in the backup is not made again: {some(views)}")
+    # Views, functions, other tables' policies: whoever dropped the table with CASCADE dropped them as well.
+    known = ids | {key.id for key in keys}
+    stood = [entry.text for entry in archive.entries if entry.depends & tables and entry.id not in known]
+    if stood:
+        notes.append(f"what stood on the table in the backup is not made again: {some(stood, most=50)}")
     return rows, tuple(notes)
 
 

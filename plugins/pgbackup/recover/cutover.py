@@ -73,7 +73,7 @@ def plan_cutover(site: Site, cluster: str, database: str, restored: str) -> Cuto
         ).fetchone()
         slots = swap.followers(connection, database)
         closed = present and not swap.allows_connections(connection, database)
-        before = beside.stamped(database, "before", site.clock())
+        before = beside.free_name(connection, database, "before", site.clock())
     with server_errors(cluster), connect(parameters, restored) as connection:
         collations = describe.other_collations(connection)
     return CutoverPlan(

@@ -79,11 +79,11 @@ def plan_database(
     ``recovery_connection`` lacks; nothing is touched.
     """
     found = choose_dump(site, cluster, database, backup_id, repository=repository, even_rejected=even_rejected)
-    wanted = name or beside.stamped(database, "restored", site.clock())
-    if not wanted or "\0" in wanted or len(wanted.encode()) > 63:
-        raise ConfigurationError("a database's name has 1 to 63 bytes", detail=repr(wanted[:80]), hint="see --as")
+    if name is not None and not ("\0" not in name and 0 < len(name.encode()) <= 63):
+        raise ConfigurationError("a database's name has 1 to 63 bytes", detail=repr(name[:80]), hint="see --as")
     with server_errors(cluster), connect(site.recovery_connections(cluster)) as connection:
         fitting_programs(site, connection, found.manifest)
+        wanted = name or beside.free_name(connection, database, "restored", site.clock())
         _refuse_taken(connection, wanted)
         _refuse_missing(connection, found, [found.entry.owner])
         leftovers = beside.leftovers(connection)
@@ -149,7 +149,7 @@ class _Recovery:
         """Fetch, restore, give properties, compare, name."""
         plan, entry = self.plan, self.dump.entry
         programs = fitting_programs(self.site, self.connection, self.dump.manifest)
-        unfinished = beside.unfinished_name(plan.database, self.site.clock())
+        unfinished = beside.unfinished_name(self.connection, plan.database, self.site.clock())
         with contextlib.ExitStack() as stack:
             path = self._step(
                 "fetch and decrypt", plan.dump_bytes, lambda: stack.enter_context(fetched(self.site, self.dump))

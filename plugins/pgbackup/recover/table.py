@@ -28,7 +28,7 @@ from pgbackup.postgres.beside import MARK, stamped
 from pgbackup.postgres.connection import Connection, connect, server_errors
 from pgbackup.postgres.replace import Present, Violation
 from pgbackup.postgres.rows import RowSink
-from pgbackup.postgres.toc import Archive, Entry, read_archive
+from pgbackup.postgres.toc import Archive, Entry, read_archive, table_texts
 from pgbackup.recover.again import make_again
 from pgbackup.recover.dumps import Dump, choose_dump, fetched, fitting_programs
 
@@ -272,11 +272,9 @@ def _refuse_misfits(plan: TablePlan) -> Iterator[None]:
 
 
 def _leaves(found: Dump, tree: tuple[Entry, ...]) -> list[Table]:
-    starts = {entry.text for entry in tree}
+    texts, roles = {entry.text for entry in tree}, found.manifest.roles
     return [
-        one
-        for one in found.entry.tables
-        if one.kind == "r" and any(text.startswith(f"TABLE {one.schema_name} {one.name} ") for text in starts)
+        one for one in found.entry.tables if one.kind == "r" and texts & table_texts(one.schema_name, one.name, roles)
     ]
 
 
