@@ -15,7 +15,7 @@ LOCK        := uv pip compile -q --universal --python-version 3.11 --no-emit-ind
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv postgres lint test test-chaos test-proof test-matrix demo status down bench schema screenshots lock clean prerequisites
+.PHONY: help venv postgres lint test test-airflow test-chaos test-proof test-matrix demo status down bench schema screenshots lock clean prerequisites
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -49,8 +49,11 @@ lint: venv ## ruff, ruff format, mypy, shellcheck
 	$(PY) -m mypy
 	@[ -z "$(wildcard include/scripts/*.sh)" ] || { echo "shellcheck include/scripts/*.sh"; $(VENV)/bin/shellcheck include/scripts/*.sh; }
 
-test: venv postgres ## the tests, against real PostgreSQL, gpg, SMTP and Airflow
+test: venv postgres ## the tests, against real PostgreSQL and gpg
 	$(PY) -m pytest $(TESTS)
+
+test-airflow: venv postgres ## the DAGs, run by a real scheduler, with real mail
+	$(PY) -m pytest tests/airflow_e2e
 
 test-chaos: venv postgres ## killed at every step, cut, flipped, swapped, full disks: each fault has its test
 	$(PY) -m pytest tests/chaos

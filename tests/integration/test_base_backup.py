@@ -142,7 +142,7 @@ def test_only_what_the_backup_did_rejects_it(
         raise UnavailableError("the throw-away server does not start", detail=lines)
         yield
 
-    monkeypatch.setattr(ThrowAwayServer, "running", dies)
+    monkeypatch.setattr(ThrowAwayServer, "recovering", dies)
     with pytest.raises(error):
         replay(site, [base], attempt)
 
