@@ -124,7 +124,7 @@ class ThrowAwayServer:
         (self.data / "tablespace_map").unlink(missing_ok=True)
         (self.data / "recovery.signal").touch()
         self.data.chmod(0o700)
-        self._configure(settings)
+        self._configure({"shared_buffers": _replay_buffers(), **settings})
         self.own()
 
     def own(self) -> None:
@@ -195,6 +195,12 @@ def living_on(programs: Programs, program: str, *arguments: str) -> Command:
     """Call a program that refuses to be root; a server that it starts outlives us, on the machine's own network."""
     prefix = {"namespace": _MAP, "user": _MAP, "nobody": _AS_NOBODY, "direct": ()}[_isolation()]
     return Command((*prefix, *programs.command(program, *arguments).argv))
+
+
+def _replay_buffers() -> str:
+    """A quarter of the memory, up to 2 GB: with little, the same pages are read and written again and again."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return f"{min(memory // 4, 2 << 30) >> 20}MB"
 
 
 def copy_server(runner: Runner, server: ThrowAwayServer, folder: Path) -> None:
