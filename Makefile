@@ -15,7 +15,7 @@ LOCK        := uv pip compile -q --universal --python-version 3.11 --no-emit-ind
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv postgres lint test test-airflow test-chaos test-proof test-matrix demo status down bench schema screenshots lock clean prerequisites
+.PHONY: help venv postgres lint test test-airflow test-chaos test-proof test-matrix demo status down bench bench-physical schema screenshots lock clean prerequisites
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -76,6 +76,9 @@ down: ## stop the demo; its data stays in .demo
 
 bench: venv postgres ## ours against the protocol's pg_dump, on 2 GB
 	$(PY) -m bench.full_backup
+
+bench-physical: venv postgres-15 postgres-18 ## the physical chain against pgBackRest and Barman (20 minutes)
+	$(PY) -m bench.physical
 
 schema: venv ## write the JSON schema of protocol.yaml again
 	$(PY) -c "from pgbackup.domain.schema import settings_schema; print(settings_schema(), end='')" > include/config/protocol.schema.json

@@ -102,7 +102,8 @@ class PgBackRest:
     def push(self, segments: list[Path]) -> float:
         """Have the server's archiver push once more what it has pushed, into a new repository."""
         other = self._folder / "rate.conf"
-        shutil.rmtree(self._folder / "rate", ignore_errors=True)
+        for left in ("rate", "rate-work"):  # with the spool, which says what is pushed already
+            shutil.rmtree(self._folder / left, ignore_errors=True)
         self._archive_with(None)
         self._write(other, self._folder / "rate")
         subprocess.run(self._command(other, "stanza-create"), check=True)

@@ -35,18 +35,18 @@ BASE, PROVED = "ours, GPG", "ours, GPG, and the fingerprints of every table"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scale", type=float, default=5, help="size of the sample: 1 is about 0.2 GB")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument(
         "--wal", type=float, default=1, help="GiB of WAL between incrementals; three of them are written"
     )
-    parser.add_argument("--seconds", type=int, default=6, help="of pgbench, each time")
+    parser.add_argument("--seconds", type=int, default=4, help="of pgbench, each time")
     parser.add_argument("--majors", type=int, nargs="+", default=[15, 18], choices=[15, 18])
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exit, so that everything is ended and removed
     if how := missing():
         raise SystemExit("a peer is missing; get it by:\n" + "\n".join(how))
-    parts = [Physical(major, options).measure() for major in options.majors]
-    write_table("physical", "\n\n".join(parts))
+    for major in options.majors:
+        write_table(f"physical_{major}", Physical(major, options).measure())
 
 
 class Physical:
@@ -73,7 +73,7 @@ class Physical:
                     tables.append(self._rates(prepared, peer, ours, load))
                 lines = [self._conditions(peer, size), "", *(line for table in tables for line in table.lines())]
             if self._major >= 17:
-                lines += measure_throughput(prepared, rounds=self._options.rounds, seconds=self._options.seconds)
+                lines += measure_throughput(prepared, rounds=2 * self._options.rounds, seconds=self._options.seconds)
                 lines += measure_losses(prepared, kills=3 * self._options.rounds)
         return "\n".join(lines)
 
@@ -89,19 +89,18 @@ class Physical:
         """Fulls, then a change and incrementals; each of ours stands on the one before."""
         full = Rounds("base backup", peer.name, goals={BASE: "≤ 0.7"})
         small = Rounds("incremental after 2 % of the events changed", peer.name, goals={BASE: "≤ 0.4"})
-        data = prepared.server.data
+        data = prepared.server.data / "base"
         for _ in range(self._options.rounds):
             seconds, name = timed(peer.full)
             full.note(peer.name, seconds, size=peer.stored(name))
             for label, config in ((PROVED, ours.proved), (BASE, ours.plain)):
                 seconds, _, [document] = pgbackup(config, "backup", "base")
                 full.note(label, seconds, size=document["bytes"])
-            full.note(
-                "limit: `cat` all files `| zstd -1 -T2`",
-                shell(f"find {data} -type f -exec cat {{}} + | zstd -1 -T2 -q | cat >/dev/null"),
-            )
-            full.note("limit: `cp -a`", shell(f"cp -a {data} {prepared.folder}/copy"))
-            shutil.rmtree(prepared.folder / "copy")
+            compressed = f"find {data} -type f -exec cat {{}} + | zstd -1 -T2 -q | cat >/dev/null"
+            full.note("limit: `cat` the files, `zstd -1 -T2`", shell(compressed))
+            copied = prepared.folder / "copy"
+            full.note("limit: `cp -a` the files, `sync`", shell(f"cp -a {data} {copied} && sync -f {copied}"))
+            shutil.rmtree(copied)
             for label, config in ((BASE, ours.plain), (PROVED, ours.proved)):
                 load.change(0.02)
                 if label is BASE:

@@ -90,7 +90,7 @@ def measure_losses(stage: Stage, *, kills: int) -> list[str]:
             lost = sum(count for _, count, _ in losses)
             windows = [window * 1000 for _, _, window in losses]
             lines.append(
-                f"| {name} | {kills} | {told} | {lost} | {statistics.median(windows):.0f} ms | {max(windows):.0f} ms |"
+                f"| {name} | {kills} | {told} | {lost} | {statistics.median(windows):.1f} ms | {max(windows):.1f} ms |"
             )
             print(lines[-1], flush=True)
     return [*lines, ""]
@@ -223,7 +223,8 @@ def _lost(crash: Crash, *, synchronous: bool) -> tuple[int, int, float]:
         _wait_for_orphans(crash.server.data)
     there = _commits_on_disk(crash)
     missing = [moment for xid, moment in witness.acknowledged if xid not in there]
-    return len(witness.acknowledged), len(missing), max(0.0, killed - min(missing)) if missing else 0.0
+    ended = max([killed, *(moment for _, moment in witness.acknowledged)])
+    return len(witness.acknowledged), len(missing), ended - min(missing, default=ended)
 
 
 def _commits_on_disk(crash: Crash) -> set[int]:
