@@ -91,10 +91,17 @@ def slot_is_active(source: Source) -> bool:
 def make_anew(source: Source) -> None:
     """Drop the slot, let the server remove what it kept, and make the slot again."""
     source.execute("SELECT pg_drop_replication_slot('pgbackup')")
-    fill(source, 3)
-    source.execute("CHECKPOINT")
-    fill(source, 3)
-    source.execute("CHECKPOINT")
+    with source.connect("postgres") as connection:
+        row = connection.execute("SELECT pg_walfile_name(pg_current_wal_lsn())").fetchone()
+        assert row
+        kept = source.data / "pg_wal" / str(row[0])
+
+    def removed() -> bool:
+        fill(source, 3)
+        source.execute("CHECKPOINT")
+        return not kept.exists()
+
+    eventually(removed)
     source.execute("SELECT pg_create_physical_replication_slot('pgbackup', true)")
 
 

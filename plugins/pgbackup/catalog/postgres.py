@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from importlib import resources
@@ -29,6 +30,7 @@ from pgbackup.domain.model import (
 
 Connect = Callable[[], "psycopg.Connection[Any]"]
 _MEASUREMENTS = 100
+_LINGERS = 3.0  # seconds that the server may take to notice that a killed process is gone
 _MIGRATION_LOCK = 0x70676261  # any number that nobody else uses in the catalog's database
 
 
@@ -68,11 +70,10 @@ class PostgresCatalog:
         """Hold the cluster by an advisory lock of a session of ours: it ends with the process, however that ends."""
         self._migrate_once()
         with self._connect() as connection:  # errors of the block are the caller's own, not the catalog's
-            with _explained():
-                row = connection.execute(
-                    "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", (f"cluster {cluster}",)
-                ).fetchone()
-            if row is None or not row[0]:
+            deadline = time.monotonic() + _LINGERS
+            while not (held := _try_lock(connection, cluster)) and time.monotonic() < deadline:
+                time.sleep(0.1)
+            if not held:
                 raise BusyError(
                     f"cannot start the {purpose} of {cluster}: another one is running",
                     hint="wait for it to end; `pgbackup list` shows it",
@@ -335,6 +336,14 @@ class PostgresCatalog:
         with _explained(), self._connect() as connection:
             connection.row_factory = dict_row
             yield connection
+
+
+def _try_lock(connection: psycopg.Connection[Any], cluster: str) -> bool:
+    with _explained():
+        row = connection.execute(
+            "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", (f"cluster {cluster}",)
+        ).fetchone()
+    return bool(row and row[0])
 
 
 @contextlib.contextmanager
