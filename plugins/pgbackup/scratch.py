@@ -19,6 +19,12 @@ _MINUTE = 60.0
 _LOOK = 0.1
 
 
+def make_private(folder: Path) -> None:
+    """Make a folder with mode 0700, and those that it lies in: mkdir would make these for everybody."""
+    for missing in reversed([one for one in (folder, *folder.parents) if not one.exists()]):
+        missing.mkdir(mode=0o700, exist_ok=True)
+
+
 @contextlib.contextmanager
 def held(folder: Path, busy: Exception, *, patience: float = 0.0) -> Iterator[None]:
     """Hold a folder for this process; the hold ends with it, however it ends.

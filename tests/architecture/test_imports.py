@@ -20,7 +20,7 @@ TABLE: dict[str, set[str]] = {
     "scratch": set(),
     **{name: {"domain", "scratch"} for name in MIDDLE},
     "restore": {"domain", *MIDDLE},
-    "capture": {"domain", "restore", *MIDDLE},
+    "capture": {"domain", "restore", "scratch", *MIDDLE},
     "verify": {"domain", "scratch", "restore", *MIDDLE},
     "wal": {"domain", "scratch", "restore", *MIDDLE},
     "watch": {"domain", "restore", *MIDDLE},

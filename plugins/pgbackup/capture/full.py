@@ -22,6 +22,7 @@ from pgbackup.domain.manifest import Database, Manifest
 from pgbackup.domain.model import Kind
 from pgbackup.domain.ports import Site
 from pgbackup.postgres import dump
+from pgbackup.scratch import make_private
 
 _GLOBALS = "globals.sql"
 
@@ -109,7 +110,7 @@ class _Dumper:
         if options.jobs == 1:
             return self._writer.stream(f"{encoded}.dump", command())
         folder = self._spool / encoded
-        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(folder.parent)
         try:
             self._site.runner.run(command(jobs=options.jobs, folder=folder))
             return self._writer.stream(f"{encoded}.dir.tar", dump.pack(folder))

@@ -27,6 +27,7 @@ from pgbackup.domain.ports import Site
 from pgbackup.domain.settings import Fingerprints
 from pgbackup.postgres.physical import WalRange, base_backup, read_backup_manifest
 from pgbackup.postgres.wal_stream import WalStream, streaming_wal
+from pgbackup.scratch import make_private
 
 log = logging.getLogger(__name__)
 
@@ -179,7 +180,7 @@ class PhysicalCapture:
             self.writer.commit(manifest)
         else:
             kept = kept_backup_manifest(self.site, manifest.id, manifest.cluster)
-            kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(kept.parent)
             shutil.copyfile(taken, kept)
             kept.chmod(0o600)
             self.writer.commit(manifest)
@@ -211,7 +212,7 @@ def kept_backup_manifest(site: Site, backup_id: str, cluster: str) -> Path:
 @contextlib.contextmanager
 def _spool(site: Site, capture: Capture) -> Iterator[Path]:
     folder = site.spool / str(capture.id)
-    folder.mkdir(mode=0o700, parents=True)
+    make_private(folder)
     try:
         yield folder
     finally:

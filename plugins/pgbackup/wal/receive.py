@@ -27,7 +27,7 @@ from pgbackup.postgres.programs import find_programs
 from pgbackup.postgres.replication import Position, SlotState
 from pgbackup.restore.archive import list_archive
 from pgbackup.restore.received import receiver_folder
-from pgbackup.scratch import held
+from pgbackup.scratch import held, make_private
 from pgbackup.wal.heartbeat import beating
 from pgbackup.wal.journal import Journal
 from pgbackup.wal.sealing import MAJOR, sealing
@@ -60,7 +60,7 @@ def receive(site: Site, cluster: str, *, stop: Callable[[], bool]) -> None:
     )
     with contextlib.ExitStack() as stack:
         folder = receiver_folder(site.settings, cluster)
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(folder)
         busy = BusyError("another receiver is at work here", detail=str(folder))
         stack.enter_context(held(folder, busy, patience=_LOOKED_AT))
         journal = Journal(site, cluster)
