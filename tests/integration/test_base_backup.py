@@ -22,7 +22,7 @@ from pgbackup.domain.model import Kind, State, Verdict
 from pgbackup.domain.ports import Site
 from pgbackup.domain.sums import format_sums, parse_sums
 from pgbackup.postgres.throwaway import ThrowAwayServer
-from pgbackup.verify import check_files, open_attempt, verify
+from pgbackup.verify import check_contents, check_files, check_restore, open_attempt, verify
 from pgbackup.verify.physical import replay
 
 GRANT = "GRANT EXECUTE ON FUNCTION pg_switch_wal() TO backup"
@@ -144,6 +144,17 @@ def test_only_what_the_backup_did_rejects_it(
     monkeypatch.setattr(ThrowAwayServer, "recovering", dies)
     with pytest.raises(error):
         replay(site, [base], attempt)
+
+
+def test_a_replay_that_is_tried_again_judges_the_same(busy: Source, site_for: Callable[..., Site]) -> None:
+    """A task that died behind the promotion must not reject the backup when it is tried again."""
+    site = site_for(busy)
+    _, base = capture_night(site, "streamflix")
+    attempt = open_attempt(site, base.id, "local")
+    assert all(finding.ok for finding in check_files(site, attempt))
+    for _ in range(2):
+        assert all(finding.ok for finding in check_restore(site, attempt))
+    assert all(finding.ok for finding in check_contents(site, attempt))
 
 
 def test_a_flipped_byte_in_the_base_is_rejected(busy: Source, site_for: Callable[..., Site]) -> None:

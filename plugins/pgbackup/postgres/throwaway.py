@@ -204,10 +204,12 @@ def _replay_buffers() -> str:
 
 
 def copy_server(runner: Runner, server: ThrowAwayServer, folder: Path) -> None:
-    """Copy a stopped server into another folder; sharing blocks where the filesystem can."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(mode=0o700, parents=True)
-    runner.run(Command(("cp", "--archive", "--reflink=auto", "--", str(server.data), str(folder))))
+    """Copy a stopped server into another folder, whole or not at all; sharing blocks where the filesystem can."""
+    unfinished = folder.with_name(f".{folder.name}")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(mode=0o700, parents=True)
+    runner.run(Command(("cp", "--archive", "--reflink=auto", "--", str(server.data), str(unfinished))))
+    unfinished.rename(folder)
 
 
 _MAP = ("unshare", "--user", "--map-user=1000", "--map-group=1000")

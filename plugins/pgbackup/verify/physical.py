@@ -30,6 +30,8 @@ _NOT_THE_BACKUP = re.compile(
     r"resource manager with ID \d+ not registered|must be loaded via|could not (access file|load library)"
 )
 
+_PREPARED = "prepared"
+
 
 def lay_out(site: Site, links: Sequence[Link], attempt: Attempt) -> Answer:
     """Unpack the links, compare each one's files with its backup_manifest (pg_verifybackup), combine, add the WAL."""
@@ -44,6 +46,7 @@ def lay_out(site: Site, links: Sequence[Link], attempt: Attempt) -> Answer:
 def replay(site: Site, chain: Sequence[Manifest], attempt: Attempt) -> Answer:
     """Replay to each marked point and promote there: the points of different databases each have a server of their own.
 
+    A try after an interrupted one goes on: copies are made before anything is replayed, and a server is prepared once.
     Raises UnfitError for a backup whose rows cannot all be compared: it was not found equal, so it may not count.
     """
     manifest = chain[-1]
@@ -55,7 +58,9 @@ def replay(site: Site, chain: Sequence[Manifest], attempt: Attempt) -> Answer:
     end = Lsn.parse(manifest.end_lsn or "")
     refuse_tablespace_creation(site.runner, unpacked, manifest.server.timeline, start, end)
     for point in points[:-1]:
-        copy_server(site.runner, unpacked, server_at(attempt, manifest, point))
+        folder = server_at(attempt, manifest, point)
+        if not folder.exists():
+            copy_server(site.runner, unpacked, folder)
     for point in points:
         _replay_to(site, manifest, attempt, point)
     return True, f"promoted at {some(str(point) for point in points)}", ""
@@ -69,7 +74,10 @@ def server_at(attempt: Attempt, manifest: Manifest, point: Lsn) -> Path:
 
 def _replay_to(site: Site, manifest: Manifest, attempt: Attempt, point: Lsn) -> None:
     server = server_for(site, manifest, server_at(attempt, manifest, point))
-    server.adopt(recovery_settings(site.runner, server, manifest, point))
+    prepared = server.folder / _PREPARED
+    if not prepared.exists():  # one that has promoted already must not be told to recover again
+        server.adopt(recovery_settings(site.runner, server, manifest, point))
+        prepared.touch(mode=0o600)
     try:
         with recovering(site, server, manifest.cluster, attempt.repository):
             pass
