@@ -70,7 +70,7 @@ def list_archive(store: Store, cluster: str, system_identifier: str) -> Listing:
         if timeline is not None:
             other: Archived | None = histories.setdefault(timeline, found)
         elif is_segment(found.name):
-            size = size or read_sidecar(store, found).segment_size or 0
+            size = size or _segment_size(store, found)
             other = segments.setdefault(Segment.parse(found.name, size), found)
         else:
             continue
@@ -82,6 +82,13 @@ def list_archive(store: Store, cluster: str, system_identifier: str) -> Listing:
 def read_sidecar(store: Store, archived: Archived) -> Sealed:
     """Return what is known of an archived file; raises RefusedError when its description is damaged."""
     return parse_sealed(store.read(archived.sidecar_key), source=archived.sidecar_key)
+
+
+def _segment_size(store: Store, archived: Archived) -> int:
+    size = read_sidecar(store, archived).segment_size
+    if not size:
+        raise RefusedError(f"the description of {archived.name} does not say how large segments are")
+    return size
 
 
 def read_histories(site: Site, store: Store, listing: Listing) -> Mapping[int, tuple[Switch, ...]]:
