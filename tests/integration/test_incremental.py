@@ -20,7 +20,7 @@ from pgbackup.domain.manifest import Manifest
 from pgbackup.domain.model import Kind, State, Verdict
 from pgbackup.domain.ports import Site
 from pgbackup.domain.wal import Archived
-from pgbackup.restore.archive import list_archive
+from pgbackup.restore.archive import list_archive, read_sidecar
 from pgbackup.verify import verify
 
 GRANT = "GRANT EXECUTE ON FUNCTION pg_switch_wal() TO backup"
@@ -87,15 +87,24 @@ def test_bundles_of_archived_wal_are_equal_to_their_source(busy: Source, site_fo
     assert outcome(site, third) is Verdict.VERIFIED
 
 
-def test_a_gap_in_the_archive_forces_a_base(busy: Source, site_for: Callable[..., Site]) -> None:
+@pytest.mark.parametrize("fault", ["missing", "two contents"])
+def test_an_archive_that_cannot_be_bundled_forces_a_base(
+    busy: Source, site_for: Callable[..., Site], fault: str
+) -> None:
     site = options(site_for(busy), method="wal")
     with archiving(site, busy):
         _, base = capture_night(site, "streamflix")
-        for number in range(3):
-            busy.execute(f"CREATE TABLE gap{number} AS SELECT 1 AS a", "streamflix")
+        for _ in range(3):
+            busy.execute("SELECT pg_logical_emit_message(true, 'test', 'full')", "streamflix")
             busy.execute("SELECT pg_switch_wal()", "streamflix")
         eventually(lambda: len(archived_behind(site, base)) >= 3)
-    site.local.delete(archived_behind(site, base)[1].sidecar_key)
+    one = archived_behind(site, base)[1]
+    if fault == "missing":
+        site.local.delete(one.sidecar_key)
+    else:
+        other = read_sidecar(site.local, one).model_copy(update={"plain_sha256": "0" * 64})
+        with site.local.create(other.sidecar_key) as sink:
+            sink.write(other.to_json())
     with archiving(site, busy):
         forced = capture_incremental(site, "streamflix")
     assert (forced.kind, forced.method) == (Kind.BASE, None)

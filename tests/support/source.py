@@ -27,7 +27,7 @@ SETTINGS = {
     "lc_messages": "C",
     "log_min_messages": "fatal",
     "autovacuum": "off",
-    "max_prepared_transactions": "4",
+    "max_prepared_transactions": "20",
     "max_locks_per_transaction": "256",
 }
 

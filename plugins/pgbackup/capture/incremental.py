@@ -31,8 +31,8 @@ _STANDING = frozenset({State.CAPTURED, State.VERIFIED})
 
 def capture_base(site: Site, cluster: str) -> Manifest:
     """Take a base backup with fingerprints of its own; durable when it returns."""
-    with holding(site, cluster):
-        return _take_base(site, cluster)
+    with holding(site, cluster) as held:
+        return _take_base(held, cluster)
 
 
 def capture_incremental(site: Site, cluster: str) -> Manifest:
@@ -144,15 +144,18 @@ def _wait_for(site: Site, cluster: str, system_identifier: str, first: Segment, 
     while True:
         listing = list_archive(site.local, cluster, system_identifier)
         wanted = [Segment(first.timeline, number, first.size) for number in range(first.number, last.number + 1)]
+        ambiguous = {segment.name for segment in wanted} & set(listing.conflicts)
+        if ambiguous:
+            raise _BaseNeededError(f"the WAL archive has two different contents of {min(ambiguous)}")
         missing = [segment for segment in wanted if segment not in listing.segments]
         if not missing:
             return [listing.segments[segment] for segment in wanted]
         newest = listing.last(first.timeline)
-        if newest is None:
-            raise _BaseNeededError(f"nothing of timeline {first.timeline} is in the WAL archive")
-        if newest > missing[0]:
+        if newest is not None and newest > missing[0]:
             raise _BaseNeededError(f"the WAL archive has a gap at {missing[0].name}")
         if time.monotonic() > deadline:
+            if newest is None:
+                raise _BaseNeededError(f"nothing of timeline {first.timeline} is in the WAL archive")
             raise UnavailableError(
                 f"the WAL archive does not get {missing[0].name}",
                 detail=f"its newest segment is {newest.name}",
