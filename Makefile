@@ -15,7 +15,7 @@ LOCK        := uv pip compile -q --universal --python-version 3.11 --no-emit-ind
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv postgres lint test test-airflow test-chaos test-proof test-matrix demo status down bench bench-physical schema screenshots lock clean prerequisites
+.PHONY: help venv postgres lint test test-airflow test-chaos test-proof test-matrix demo drill status down bench bench-physical schema screenshots lock clean prerequisites
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -66,6 +66,9 @@ test-matrix: venv $(MAJORS:%=postgres-%) ## a night, its proof and its scripts o
 
 demo: venv postgres ## two PostgreSQL servers, Airflow, a backup and its proof; leaves the UI up
 	@$(PY) -m demo up
+
+drill: venv postgres ## the demo's second act: a dropped table, deleted rows, a destroyed server, each recovered
+	@$(PY) -m demo drill
 
 status: ## what of the demo runs, and where
 	@[ -x $(PY) ] || { echo "the demo was never started: make demo"; exit 1; }

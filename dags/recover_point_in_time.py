@@ -18,12 +18,11 @@ to give it up, remove the folder that the log names.
 from airflow.sdk import Param
 
 from pgbackup_airflow.protocol import protocol_dag, settings
-from pgbackup_airflow.recovery import (
-    ApproveRecoveryOperator,
-    PlanRecoveryOperator,
+from pgbackup_airflow.recovery.approval import ApproveOperator, RecoveryMail
+from pgbackup_airflow.recovery.point_in_time import (
+    PlanPointInTimeOperator,
     RecoverPointInTimeOperator,
-    RecoveryMail,
-    ReportRecoveryOperator,
+    ReportPointInTimeOperator,
 )
 
 WHAT, WHERE, HISTORY = "What to recover to", "Where to put it", "Which backups and history"
@@ -111,7 +110,13 @@ for name, cluster in settings().clusters.items():
     with protocol_dag(
         "recover_point_in_time", name, schedule=None, due=None, doc=__doc__, params=PARAMS, notifier=RecoveryMail
     ):
-        plan = PlanRecoveryOperator(cluster=name, recovery=cluster.recovery)
-        approve = ApproveRecoveryOperator(cluster=name, recovery=cluster.recovery)
-        recover = RecoverPointInTimeOperator(cluster=name)
-        plan >> approve >> recover >> ReportRecoveryOperator(cluster=name)
+        plan = PlanPointInTimeOperator(task_id="plan", cluster=name)
+        approve = ApproveOperator(
+            cluster=name,
+            recovery=cluster.recovery,
+            subject=f"Recover {name} beside, as planned?",
+            procedure="recover point in time",
+        )
+        recover = RecoverPointInTimeOperator(task_id="recover", cluster=name)
+        report = ReportPointInTimeOperator(task_id="report", cluster=name)
+        plan >> approve >> recover >> report

@@ -3,7 +3,7 @@
 Every few minutes one task asks whether `<cluster>` can be recovered up to this moment: does the archive have a gap, or
 two contents under one name; does the replication slot keep what is missing (or does `archive_command` work); is the
 receiver alive; how much WAL does the server keep for it; how far is the archive behind, how much would be lost now; is
-there a verified backup of the last 26 hours.
+there a verified backup of the last 26 hours; was each kind of recovery drilled lately.
 
 **Green**: all of it holds. **Red**: the task's log names each finding that does not, what it means and what to do;
 `pgbackup watch` asks the same from a shell. A mail goes out when a finding begins to fail, and one when it holds again:

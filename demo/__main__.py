@@ -1,10 +1,13 @@
-"""``python -m demo up|down|status``; ``supervise`` is what `up` starts in the background."""
+"""``python -m demo up|drill|down|status``; `up` starts ``supervise`` in the background.
+
+``stop-server`` and ``start-server`` are how the protected server's recovery is told to stop and start it.
+"""
 
 import argparse
 import sys
 from collections.abc import Callable
 
-from demo import control, evidence, stack
+from demo import config, control, drill, evidence, stack
 from demo.airflow_settings import ADMIN
 from demo.board import console
 from demo.layout import LOOPBACK, Layout, load_secrets, read_ports
@@ -21,6 +24,28 @@ def up(layout: Layout) -> int:
     url, password = address(layout), load_secrets(layout)["ui_admin"]
     evidence.prove(Airflow(url, ADMIN, password), layout)
     show_places(layout)
+    return 0
+
+
+def second_act(layout: Layout) -> int:
+    """Damage the sample in three ways while a load runs, and recover each through Airflow."""
+    if not control.is_running(layout):
+        up(layout)
+    airflow = Airflow(address(layout), ADMIN, load_secrets(layout)["ui_admin"])
+    drill.play(airflow, layout)
+    show_places(layout)
+    return 0
+
+
+def stop_server(layout: Layout) -> int:
+    """Stop the protected server."""
+    control.hold(layout, config.CLUSTER)
+    return 0
+
+
+def start_server(layout: Layout) -> int:
+    """Start the protected server again."""
+    control.release(layout, config.CLUSTER)
     return 0
 
 
@@ -69,6 +94,9 @@ def show_places(layout: Layout) -> None:
 
 COMMANDS: dict[str, Callable[[Layout], int]] = {
     "up": up,
+    "drill": second_act,
+    "stop-server": stop_server,
+    "start-server": start_server,
     "down": down,
     "status": status,
     "supervise": run_supervisor,
@@ -83,7 +111,7 @@ def main() -> int:
     try:
         return COMMANDS[command](Layout(stack.CHECKOUT))
     except (control.DemoFailedError, evidence.NotProvedError, AirflowError) as error:
-        console.print(f"[bold red]make demo failed[/]: the stack's logs are in {Layout(stack.CHECKOUT).logs}")
+        console.print(f"[bold red]the demo failed[/]: the stack's logs are in {Layout(stack.CHECKOUT).logs}")
         console.print(str(error), markup=False, soft_wrap=True)
         return 1
     except KeyboardInterrupt:

@@ -10,23 +10,16 @@ ADMIN = "admin"
 
 def connections(ports: Mapping[str, int], secrets: Mapping[str, str]) -> dict[str, dict[str, object]]:
     """The connections that the DAGs use, by connection id."""
+
+    def server(port: int, database: str, login: str, password: str) -> dict[str, object]:
+        place = {"conn_type": "postgres", "host": LOOPBACK, "port": port, "schema": database}
+        return {**place, "login": login, "password": password}
+
+    streamflix, ops = ports["streamflix"], ports["ops"]
     return {
-        "streamflix": {
-            "conn_type": "postgres",
-            "host": LOOPBACK,
-            "port": ports["streamflix"],
-            "schema": "streamflix",
-            "login": "backup",
-            "password": secrets["backup"],
-        },
-        "pgbackup_catalog": {
-            "conn_type": "postgres",
-            "host": LOOPBACK,
-            "port": ports["ops"],
-            "schema": "pgbackup_catalog",
-            "login": "pgbackup_catalog",
-            "password": secrets["pgbackup_catalog"],
-        },
+        "streamflix": server(streamflix, "streamflix", "backup", secrets["backup"]),
+        "streamflix_superuser": server(streamflix, "streamflix", "postgres", secrets["streamflix_superuser"]),
+        "pgbackup_catalog": server(ops, "pgbackup_catalog", "pgbackup_catalog", secrets["pgbackup_catalog"]),
         "pgbackup_smtp": {
             "conn_type": "smtp",
             "host": LOOPBACK,

@@ -1,5 +1,6 @@
 """The engine's configuration for the demo: protocol.yaml, and the libpq files for the command line."""
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,11 +40,25 @@ def protocol(layout: Layout) -> dict[str, Any]:
         "clusters": {
             CLUSTER: {
                 "connection": {"airflow_conn_id": CLUSTER, "service": CLUSTER, **libpq},
-                "recovery_connection": {"service": f"{CLUSTER}_superuser", **libpq},
+                "recovery_connection": {
+                    "airflow_conn_id": f"{CLUSTER}_superuser",
+                    "service": f"{CLUSTER}_superuser",
+                    **libpq,
+                },
+                "control": {
+                    "data_directory": str(layout.data(CLUSTER)),
+                    "stop": demo_command(layout, "stop-server"),
+                    "start": demo_command(layout, "start-server"),
+                },
                 "verify_backup": {"application_role": "app"},
             }
         },
     }
+
+
+def demo_command(layout: Layout, command: str) -> list[str]:
+    """The argv of one of the demo's own commands, from wherever it is called."""
+    return ["env", "-C", str(layout.root), sys.executable, "-m", "demo", command]
 
 
 def write_protocol(layout: Layout) -> None:

@@ -55,6 +55,7 @@ def start_supervisor(layout: Layout) -> Callable[[], bool]:
     write_protocol(layout)
     write_libpq_files(layout, ports, secrets)
     layout.state.unlink(missing_ok=True)
+    layout.held("streamflix").unlink(missing_ok=True)
     with (layout.logs / "supervisor.log").open("wb") as log:
         guard = subprocess.Popen(
             [sys.executable, "-m", "demo", "supervise"],
@@ -117,6 +118,30 @@ def signal_supervisor(layout: Layout, number: signal.Signals) -> None:
     """Send the supervisor a signal: the process that wrote the pid file, never a stranger with its number."""
     if supervisor := Process.read(layout.pid_file):
         supervisor.send(number)
+
+
+def hold(layout: Layout, unit: str) -> None:
+    """Stop a unit that may be down, and see that it is; the demo goes on without it."""
+    layout.held(unit).touch()
+    wait_for(layout, unit, "down")
+
+
+def release(layout: Layout, unit: str) -> None:
+    """Start a unit that is down, and see that it is ready."""
+    layout.held(unit).unlink(missing_ok=True)
+    wait_for(layout, unit, "ready")
+
+
+def wait_for(layout: Layout, unit: str, phase: str) -> None:
+    """Wait until a unit is in a phase; raises DemoFailedError when it does not get there."""
+    until = time.monotonic() + STOP_PATIENCE
+    while (state := State.read(layout.state)) is None or state.units[unit].phase != phase:
+        if state and state.units[unit].phase == "down" and layout.held(unit).exists():
+            log = layout.logs / f"{unit}.log"
+            raise DemoFailedError(f"{unit} does not start\n{tail(log)}\n(the whole log: {log})")
+        if not is_running(layout) or time.monotonic() > until:
+            raise DemoFailedError(f"{unit} is not {phase}; see {layout.logs}")
+        time.sleep(0.1)
 
 
 def wait_until_gone(layout: Layout, show: Callable[[], None] = lambda: None) -> None:

@@ -54,8 +54,11 @@ def verified(airflow: Airflow, layout: Layout, dag_id: str, kinds: set[str]) -> 
     return [backup["id"] for backup in made]
 
 
-def follow(airflow: Airflow, dag_id: str, run_id: str) -> None:
-    """Show a run's tasks until it is over; raises NotProvedError with the failed tasks' logs."""
+def follow(airflow: Airflow, dag_id: str, run_id: str, *, approve: str = "") -> None:
+    """Show a run's tasks until it is over; raises NotProvedError with the failed tasks' logs.
+
+    With the name of a cluster, what waits for an approval gets it, with that name typed in.
+    """
     until = time.monotonic() + PATIENCE
     with board(f"{dag_id}  {run_id}") as shown:
         while True:
@@ -64,6 +67,9 @@ def follow(airflow: Airflow, dag_id: str, run_id: str) -> None:
             shown.update(Row(name_of(task), task["state"] or "waiting", task["duration"]) for task in tasks)
             if state in FINAL:
                 break
+            for task in tasks:
+                if approve and task["state"] == "awaiting_input":
+                    airflow.approve(task, approve)
             if time.monotonic() > until:
                 raise NotProvedError(f"{dag_id} {run_id} is still {state} after {PATIENCE:.0f} s")
             time.sleep(0.5)

@@ -101,6 +101,10 @@ class Layout:
         """Held while a supervisor, or anything that it started, lives."""
         return self.home / "supervisor.lock"
 
+    def held(self, unit: str) -> Path:
+        """Exists while a unit that may be down is not to be started."""
+        return self.home / f"{unit}.held"
+
     @property
     def sockets(self) -> Path:
         """Where the PostgreSQL servers put their sockets: short enough for the operating system."""

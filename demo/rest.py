@@ -59,9 +59,9 @@ class Airflow:
                 raise AirflowError(f"after {within:.0f} s there is still no DAG {', '.join(sorted(missing))}")
             time.sleep(0.5)
 
-    def trigger(self, dag_id: str) -> str:
-        """Start a run; returns its id."""
-        run = self._ask("POST", f"/api/v2/dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": {}})
+    def trigger(self, dag_id: str, **conf: Any) -> str:
+        """Start a run with a filled-in form; returns its id."""
+        run = self._ask("POST", f"/api/v2/dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": conf})
         return str(run["dag_run_id"])
 
     def run(self, dag_id: str, run_id: str) -> dict[str, Any]:
@@ -80,6 +80,12 @@ class Airflow:
         path = f"{_run_path(dag_id, run_id)}/taskInstances"
         tasks: list[dict[str, Any]] = self._ask("GET", path, params={"limit": 100})["task_instances"]
         return sorted(tasks, key=lambda task: task["start_date"] or "9")
+
+    def approve(self, task: dict[str, Any], name: str) -> None:
+        """Approve what a task asks, with a name typed in."""
+        path = f"{_run_path(task['dag_id'], task['dag_run_id'])}/taskInstances/{quote(task['task_id'], safe='')}"
+        answer = {"chosen_options": ["Approve"], "params_input": {"cluster_name": name}}
+        self._ask("PATCH", f"{path}/{task['map_index']}/hitlDetails", json=answer)
 
     def log(self, task: dict[str, Any]) -> Iterator[str]:
         """The lines of a task instance's last try."""

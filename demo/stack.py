@@ -114,7 +114,7 @@ def database_units(layout: Layout, ports: Mapping[str, int]) -> Sequence[Unit]:
     def step(name: str, *after: str) -> Unit:
         return Unit(name, python("-m", "demo.bootstrap", name), after, task=True, wave=AIRFLOW)
 
-    def server(server: Server) -> Unit:
+    def server(server: Server, *, held: Path | None = None) -> Unit:
         return Unit(
             server.name,
             server.command(),
@@ -123,6 +123,7 @@ def database_units(layout: Layout, ports: Mapping[str, int]) -> Sequence[Unit]:
             stop=server.stop_signal,
             patience=60,
             wave=DATABASES,
+            held=held,
         )
 
     mail = python("-m", "demo.mail_server", str(ports["smtp"]), str(layout.mail))
@@ -131,7 +132,7 @@ def database_units(layout: Layout, ports: Mapping[str, int]) -> Sequence[Unit]:
         step("create-ops"),
         step("create-streamflix"),
         server(ops_server(layout, ports)),
-        server(streamflix_server(layout, ports)),
+        server(streamflix_server(layout, ports), held=layout.held("streamflix")),
         step("keys"),
         step("ops-databases", "ops"),
         step("sample", "streamflix"),

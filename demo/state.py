@@ -8,7 +8,7 @@ from typing import Literal
 
 from demo.layout import write_private
 
-UnitPhase = Literal["waiting", "starting", "ready", "done", "stopping", "stopped", "failed"]
+UnitPhase = Literal["waiting", "starting", "ready", "done", "stopping", "stopped", "down", "failed"]
 Phase = Literal["starting", "ready", "stopping", "stopped", "failed"]
 
 

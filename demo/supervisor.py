@@ -34,7 +34,8 @@ class Unit:
     """A command that runs as long as the demo (a ``task``: once), after other units are ready or done.
 
     ``is_ready`` is asked about the unit's pid until it says yes. ``patience`` is how many seconds it may
-    take to end once it got ``stop``; units stop in waves, highest number first.
+    take to end once it got ``stop``; units stop in waves, highest number first. A unit with a ``held`` file may be
+    down: it is stopped when the file appears, started when it goes, and its end by itself puts the file there.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Unit:
     stop: signal.Signals = signal.SIGTERM
     patience: float = 10.0
     wave: int = 0
+    held: Path | None = None
 
 
 class UnitFailedError(Exception):
@@ -80,6 +82,7 @@ class Supervisor:
         self.report()
         try:
             while not self.stop_requested:
+                self.notice_holds()
                 self.start_what_can_start()
                 self.notice_ends()
                 self.notice_readiness()
@@ -112,6 +115,19 @@ class Supervisor:
             if self.states[name].phase == "waiting" and dependencies:
                 self.start(unit)
 
+    def notice_holds(self) -> None:
+        """Stop what is to be down, let start what is to be down no more."""
+        pids = {name: pid for pid, name in self.running.items()}
+        for name, unit in self.units.items():
+            if unit.held is None:
+                continue
+            phase, held = self.states[name].phase, unit.held.exists()
+            if held and phase in {"starting", "ready"}:
+                self.note(name, replace(self.states[name], phase="stopping"))
+                os.kill(pids[name], unit.stop)
+            elif not held and phase == "down":
+                self.note(name, UnitState("waiting"))
+
     def start(self, unit: Unit) -> None:
         """Start one unit in a session of its own, its output going to its log."""
         log = str(self.logs / f"{unit.name}.log")
@@ -136,8 +152,12 @@ class Supervisor:
             name = self.running.pop(pid, None)
             if name is None:
                 continue  # an adopted orphan
+            held = self.units[name].held
             if status == 0 and self.units[name].task:
                 self.note(name, UnitState("done", None, self.age(name)))
+            elif held is not None and self.phase == "ready":
+                held.touch()
+                self.note(name, UnitState("down"))
             elif status < 0:
                 raise UnitFailedError(name, f"was killed by {signal.Signals(-status).name}")
             else:

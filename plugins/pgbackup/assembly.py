@@ -17,7 +17,7 @@ from pgbackup.catalog import PostgresCatalog
 from pgbackup.domain.errors import ConfigurationError
 from pgbackup.domain.model import ConnectionParameters
 from pgbackup.domain.ports import Keyring, Runner, Site
-from pgbackup.domain.settings import Connection, Settings, parse_settings
+from pgbackup.domain.settings import LOCAL, Connection, Settings, parse_settings
 from pgbackup.postgres.connection import connect
 from pgbackup.store import LocalStore
 from pgbackup.stream import GpgKeyring, PlainKeyring, Processes
@@ -76,7 +76,10 @@ def build_site(
         runner=runner,
         keyring=build_keyring(settings, runner),
         catalog=PostgresCatalog(lambda: connect(resolve(settings.catalog), pinned=False)),
-        repositories={"local": LocalStore(settings.paths.backups)},
+        repositories={
+            LOCAL: LocalStore(settings.paths.backups),
+            **{name: LocalStore(other.folder, name=name) for name, other in settings.repositories.items()},
+        },
         connections=lambda cluster: resolve(settings.cluster(cluster).connection),
         recovery_connections=lambda cluster: resolve(
             settings.cluster(cluster).recovery_connection or settings.cluster(cluster).connection

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
@@ -11,34 +13,85 @@ from airflow.sdk import BaseNotifier, Context
 
 from pgbackup.domain.errors import PgBackupError
 from pgbackup.domain.ports import Site
-from pgbackup.domain.settings import Mail
+from pgbackup.domain.settings import Mail, Settings
 from pgbackup.report.mail import RunReport, compose
 from pgbackup_airflow.hook import PgBackupHook
 
+log = logging.getLogger(__name__)
 
-class MailNotifier(BaseNotifier):
-    """A DAG's on_success_callback and on_failure_callback. It runs in the DAG processor and reads the catalog."""
+
+@dataclass(frozen=True)
+class Notice:
+    """A run that there is something to tell of, and how to tell it."""
+
+    dag_id: str
+    run_id: str
+    hook: PgBackupHook
+    mail: Mail
+
+    @property
+    def settings(self) -> Settings:
+        """The configuration."""
+        return self.hook.settings
+
+    @property
+    def run(self) -> str:
+        """What people call the run."""
+        return f"{self.dag_id} {self.run_id}"
+
+    @property
+    def link(self) -> str:
+        """Where the run is seen."""
+        return run_link(self.dag_id, self.run_id)
+
+    def send(self, subject: str, html: str) -> None:
+        """Mail everybody in `mail.recipients`; raises what the SMTP server makes of it."""
+        to, sender = list(self.mail.recipients), self.mail.sender
+        with SmtpHook(smtp_conn_id=self.mail.airflow_conn_id) as smtp:
+            smtp.send_email_smtp(to=to, from_email=sender, subject=subject, html_content=html)
+        log.info("mailed %r", subject)
+
+
+def run_link(dag_id: str, run_id: str) -> str:
+    """Return where a run is seen."""
+    base = os.environ.get("AIRFLOW__API__BASE_URL", "http://localhost:8080").rstrip("/")
+    return f"{base}/dags/{quote(dag_id, safe='')}/runs/{quote(run_id, safe='')}"
+
+
+class ProtocolNotifier(BaseNotifier):
+    """A DAG's on_success_callback and on_failure_callback, as protocol_dag makes them; runs in the DAG processor."""
 
     template_fields = ()
 
-    def __init__(self, *, cluster: str, procedure: str, succeeded: bool) -> None:
+    def __init__(self, *, cluster: str, procedure: str, succeeded: bool | None) -> None:
         super().__init__()
         self.cluster = cluster
         self.procedure = procedure
         self.succeeded = succeeded
 
     def notify(self, context: Context) -> None:
-        """Compose the report of the run and send it to everybody in `mail.recipients`."""
+        """Tell it by mail, where that is configured."""
         dag_id, run_id = context["dag"].dag_id, str(context["run_id"])
         hook = PgBackupHook(owner=f"{dag_id}/{run_id}")
         if hook.settings.mail is None:
             self.log.warning("no mail is configured: nobody hears of %s", run_id)
-            return
-        subject, html = compose(self._report(hook.site(), dag_id, run_id, str(context.get("reason") or "")))
-        deliver(hook.settings.mail, subject, html)
-        self.log.info("mailed %r", subject)
+        else:
+            self.tell(context, Notice(dag_id, run_id, hook, hook.settings.mail))
 
-    def _report(self, site: Site, dag_id: str, run_id: str, reason: str) -> RunReport:
+    def tell(self, context: Context, notice: Notice) -> None:
+        """Compose what there is to tell, and send it."""
+        raise NotImplementedError
+
+
+class MailNotifier(ProtocolNotifier):
+    """Mails the end of every run, with what the catalog knows of it."""
+
+    def tell(self, context: Context, notice: Notice) -> None:
+        """Send the report of the run."""
+        site = notice.hook.site()
+        notice.send(*compose(self._report(site, notice, str(context.get("reason") or ""))))
+
+    def _report(self, site: Site, notice: Notice, reason: str) -> RunReport:
         known: dict[str, Any] = {}
         try:
             known["backups"] = site.catalog.backups_of(site.owner)
@@ -48,22 +101,10 @@ class MailNotifier(BaseNotifier):
         return RunReport(
             cluster=self.cluster,
             procedure=self.procedure,
-            succeeded=self.succeeded,
-            run=f"{dag_id} {run_id}",
-            link=run_link(dag_id, run_id),
+            succeeded=bool(self.succeeded),
+            run=notice.run,
+            link=notice.link,
             reason=reason,
             contacts=site.settings.contacts,
             **known,
         )
-
-
-def deliver(mail: Mail, subject: str, html: str) -> None:
-    """Send a mail to everybody who is to hear of it; raises what the SMTP server makes of it."""
-    with SmtpHook(smtp_conn_id=mail.airflow_conn_id) as smtp:
-        smtp.send_email_smtp(to=list(mail.recipients), from_email=mail.sender, subject=subject, html_content=html)
-
-
-def run_link(dag_id: str, run_id: str) -> str:
-    """Return where a run is seen."""
-    base = os.environ.get("AIRFLOW__API__BASE_URL", "http://localhost:8080").rstrip("/")
-    return f"{base}/dags/{quote(dag_id, safe='')}/runs/{quote(run_id, safe='')}"

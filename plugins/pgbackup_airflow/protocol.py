@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -46,11 +46,13 @@ def protocol_dag(
     params: Mapping[str, Any] | None = None,
     timeout: timedelta | None = None,
     notifier: Callable[..., BaseNotifier] = MailNotifier,
+    deadlines: Sequence[DeadlineAlert] = (),
 ) -> DAG:
     """Make one cluster's DAG of a procedure.
 
     Never paused when new, nothing in the past (it would fire on unpause), one run at a time, ended after ``timeout``;
-    the ``notifier`` hears of every run's end (a mail each), and a mail is sent when a run takes longer than ``due``.
+    without a ``schedule`` it is triggered by people alone. The ``notifier`` hears of every run's end (a mail each), and
+    a mail is sent when a run takes longer than ``due``.
     """
     title = procedure.replace("_", " ")
     return DAG(
@@ -58,6 +60,7 @@ def protocol_dag(
         # A plain cron text would run the last time that has just passed as soon as the DAG is new.
         schedule=CronTriggerTimetable(schedule, timezone="UTC", run_immediately=timedelta(0)) if schedule else None,
         catchup=False,
+        allowed_run_types=None if schedule else ["manual"],  # type: ignore[list-item]
         max_active_runs=1,
         is_paused_upon_creation=False,
         default_args=DEFAULT_ARGS,
@@ -68,7 +71,7 @@ def protocol_dag(
         dagrun_timeout=timeout,
         on_success_callback=notifier(cluster=cluster, procedure=title, succeeded=True),
         on_failure_callback=notifier(cluster=cluster, procedure=title, succeeded=False),
-        deadline=_deadlines(cluster, title, due),
+        deadline=[*_deadlines(cluster, title, due), *deadlines],
     )
 
 

@@ -6,7 +6,7 @@ import contextlib
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import BaseNotifier, Context
+from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowFailException
 
 from pgbackup.domain.errors import PgBackupError
@@ -15,8 +15,7 @@ from pgbackup.domain.model import Finding, Watched
 from pgbackup.domain.ports import Site
 from pgbackup.report.alert import Alert, compose_alert
 from pgbackup.watch import names, watch
-from pgbackup_airflow.hook import PgBackupHook
-from pgbackup_airflow.notifier import deliver, run_link
+from pgbackup_airflow.notifier import Notice, ProtocolNotifier
 from pgbackup_airflow.operators import ProtocolOperator, refuse_unknown
 
 _NOT_JUDGED = "nobody knows now whether WAL is missing: open the run, the task's log says what stopped it"
@@ -52,30 +51,16 @@ class WatchOperator(ProtocolOperator):
         return len(findings)
 
 
-class WatchNotifier(BaseNotifier):
-    """A DAG's on_success_callback and on_failure_callback: mails what changed since the last mail.
+class WatchNotifier(ProtocolNotifier):
+    """Mails what changed since the last mail.
 
     It runs in the DAG processor, behind the run: a mail server that is down changes no colour, and what could not be
     sent is sent after the next run.
     """
 
-    template_fields = ()
-
-    def __init__(self, *, cluster: str, procedure: str, succeeded: bool) -> None:
-        super().__init__()
-        self.cluster = cluster
-        self.procedure = procedure
-        self.succeeded = succeeded
-
-    def notify(self, context: Context) -> None:
+    def tell(self, context: Context, notice: Notice) -> None:
         """Send one mail when there is anything new."""
-        dag_id, run_id = context["dag"].dag_id, str(context["run_id"])
-        hook = PgBackupHook(owner=f"{dag_id}/{run_id}")
-        mail = hook.settings.mail
-        if mail is None:
-            self.log.warning("no mail is configured: nobody hears of %s", run_id)
-            return
-        site = hook.site()
+        site = notice.hook.site()
         try:
             watched = self._watched(site, context)
         except PgBackupError as error:
@@ -84,9 +69,8 @@ class WatchNotifier(BaseNotifier):
         if not news:
             return
         known = tuple(one for one in watched if not one.ok and not one.is_news)
-        run = f"{dag_id} {run_id}"
-        alert = Alert(self.cluster, run, run_link(dag_id, run_id), news, known, site.settings.contacts)
-        deliver(mail, *compose_alert(alert))
+        alert = Alert(self.cluster, notice.run, notice.link, news, known, site.settings.contacts)
+        notice.send(*compose_alert(alert))
         with contextlib.suppress(PgBackupError):  # then the next mail says it again
             site.catalog.told(news, cluster=self.cluster)
 

@@ -31,6 +31,12 @@ class Task:
     is_teardown: bool
     decides_run: bool
     """A teardown whose failure fails the run: then its success hides the failures before it."""
+    asks: bool
+    """People."""
+    answer_limit: float | None
+    """Seconds after which nobody is waited for."""
+    has_default_answer: bool
+    skips_when_rejected: bool
     downstream: list[str] = field(default_factory=list)
 
 
@@ -55,6 +61,8 @@ class Dag:
     params: list[str]
     run_limit: float | None
     """Seconds that a run may take."""
+    run_types: list[str] | None
+    """Who may start a run; None: everybody."""
     tasks: list[Task] = field(default_factory=list)
 
 
@@ -101,11 +109,14 @@ def _dag(dag: Any) -> Dag:
         deadlines=[alert.interval.total_seconds() for alert in dag.deadline or ()],
         params=sorted(dag.params),
         run_limit=dag.dagrun_timeout and dag.dagrun_timeout.total_seconds(),
+        run_types=None if dag.allowed_run_types is None else sorted(kind.value for kind in dag.allowed_run_types),
         tasks=[_task(task) for task in dag.tasks],
     )
 
 
 def _task(task: Any) -> Task:
+    from airflow.providers.standard.operators.hitl import ApprovalOperator, HITLOperator
+
     return Task(
         id=task.task_id,
         owner=task.owner,
@@ -116,6 +127,10 @@ def _task(task: Any) -> Task:
         time_limit=task.execution_timeout and task.execution_timeout.total_seconds(),
         is_teardown=task.is_teardown,
         decides_run=task.is_teardown and task.on_failure_fail_dagrun,
+        asks=isinstance(task, HITLOperator),
+        answer_limit=limit.total_seconds() if (limit := getattr(task, "response_timeout", None)) else None,
+        has_default_answer=getattr(task, "defaults", None) is not None,
+        skips_when_rejected=isinstance(task, ApprovalOperator) and not task.fail_on_reject,
         downstream=sorted(task.downstream_task_ids),
     )
 

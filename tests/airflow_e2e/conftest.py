@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import pytest
 
+from pgbackup.domain.model import Verdict
+from tests.airflow_e2e.backups import damage, proved, take
 from tests.airflow_e2e.processes import ArgvWatch
 from tests.airflow_e2e.rest import Run
 from tests.airflow_e2e.stack import Stack, running_stack
@@ -26,11 +28,30 @@ class Night:
         return backup_id
 
 
+@dataclass(frozen=True)
+class Backups:
+    """Ids: of a backup that was verified, of one that was and may vanish, of one that was rejected."""
+
+    verified: str
+    going: str
+    rejected: str
+
+
 @pytest.fixture(scope="package")
 def stack() -> Iterator[Stack]:
     """Airflow, its servers and a mailbox; two clusters to back up."""
     with running_stack() as running:
         yield running
+
+
+@pytest.fixture(scope="package")
+def backups(stack: Stack) -> Backups:
+    """Backups of `library`, one of each fate."""
+    backup = {name: take(stack) for name in ("verified", "going", "rejected")}
+    damage(stack, backup["rejected"])
+    verdicts = {name: proved(stack, backup_id) for name, backup_id in backup.items()}
+    assert verdicts == {"verified": Verdict.VERIFIED, "going": Verdict.VERIFIED, "rejected": Verdict.REJECTED}
+    return Backups(**backup)
 
 
 @pytest.fixture(scope="package")

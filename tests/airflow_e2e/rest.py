@@ -9,6 +9,8 @@ from urllib.parse import quote
 
 import httpx
 
+from tests.support.source import Source
+
 FINAL = {"success", "failed"}
 LIMIT = 120.0
 """Seconds after which a wait is given up: no claim about speed, only an end to a hang."""
@@ -58,6 +60,9 @@ class Rest:
         run.wait()
         return run
 
+    def post(self, path: str, body: dict[str, Any]) -> None:
+        self._client.post(f"/api/v2{path}", json=body).raise_for_status()
+
     def patch(self, path: str, body: dict[str, Any]) -> None:
         self._client.patch(f"/api/v2{path}", json=body).raise_for_status()
 
@@ -101,14 +106,43 @@ class Run:
         """Mark a task as failed, as the UI's button does."""
         self.rest.patch(f"{self.path}/taskInstances/{task_id}", {"new_state": "failed"})
 
-    def is_waiting(self) -> bool:
-        """Whether it waits for somebody's approval."""
-        return bool(self.tasks()["approve"]["state"] == "awaiting_input")
+    def clear(self, task_id: str) -> None:
+        """Let a task and what follows it run again, as the UI's button does."""
+        body = {"dag_run_id": self.run_id, "task_ids": [task_id], "include_downstream": True, "dry_run": False}
+        self.rest.post(f"/dags/{self.dag_id}/clearTaskInstances", body)
 
-    def answer(self, rest: Rest, option: str, cluster_name: str | None = None) -> None:
-        """Answer its request for approval as somebody."""
+    def wait_for_question(self, task_id: str = "approve") -> dict[str, Any]:
+        """Wait until a task asks people; return what."""
+        eventually(lambda: self.is_asking(task_id) or self.state in FINAL, "the question")
+        assert self.is_asking(task_id), self.logs()
+        # No person is as quick: answered before the scheduler saw the asking process end, the task counts as lost,
+        # and the question is asked again.
+        time.sleep(1.5)
+        details = self.rest.get(f"{self.path}/hitlDetails")["hitl_details"]
+        (question,) = [one for one in details if one["task_instance"]["task_id"] == task_id]
+        return dict(question)
+
+    def is_asking(self, task_id: str) -> bool:
+        """Whether a task waits for somebody's answer."""
+        return bool(self.tasks()[task_id]["state"] == "awaiting_input")
+
+    def answer(self, rest: Rest, option: str, cluster_name: str | None = None, task_id: str = "approve") -> None:
+        """Answer a request for approval as somebody."""
         body = {"chosen_options": [option], "params_input": {"cluster_name": cluster_name}}
-        rest.patch(f"{self.path}/taskInstances/approve/-1/hitlDetails", body)
+        rest.patch(f"{self.path}/taskInstances/{task_id}/-1/hitlDetails", body)
+
+    def choose(self, option: str, task_id: str = "choose") -> None:
+        """Choose one of the options that a task offers."""
+        body = {"chosen_options": [option], "params_input": {}}
+        self.rest.patch(f"{self.path}/taskInstances/{task_id}/-1/hitlDetails", body)
+
+    def time_out(self, ops: Source, task_id: str) -> None:
+        """Let the time be over in which a task's question can be answered."""
+        with ops.connect("airflow") as connection:
+            connection.execute(
+                "UPDATE task_instance SET trigger_timeout = now() WHERE run_id = %s AND task_id = %s",
+                (self.run_id, task_id),
+            )
 
     def log(self, task: dict[str, Any]) -> str:
         """What a task instance's last try logged."""

@@ -31,7 +31,18 @@ from tests.support.source import LIBRARY, ROOT, SAMPLE, Source, free_port
 RECIPIENT = "dba@streamflix.example"
 CONTACT = {"role": "Database Administrator", "name": "Dana Ortiz", "reach": "+1 555 0100"}
 CLUSTERS = ("streamflix", "library")
-PROCEDURES = ("full_backup", "incremental_backup", "verify_backup", "wal_watch", "recover_point_in_time")
+BRANCH = "branch"
+PROCEDURES = (
+    "full_backup",
+    "incremental_backup",
+    "verify_backup",
+    "wal_watch",
+    "recover_point_in_time",
+    "recover_database",
+    "recover_table",
+    "disaster_recovery",
+    "recovery_drill",
+)
 COMPONENTS: dict[str, list[str]] = {
     "api-server": [],
     "scheduler": ["--skip-serve-logs"],
@@ -59,13 +70,14 @@ class Stack:
     """Two clusters on one protected server, and what backs them up.
 
     ``streamflix`` is what the protocol says; of ``library`` only the small database of that name is dumped, and its
-    backups are late after a second.
+    backups are late after a second. A third one, ``branch``, has a server of its own, which may be lost.
     """
 
-    def __init__(self, home: Path, ops: Source, protected: Source, mailbox: Mailbox) -> None:
+    def __init__(self, home: Path, ops: Source, protected: Source, branch: Source, mailbox: Mailbox) -> None:
         self.home = home
         self.ops = ops
         self.protected = protected
+        self.branch = branch
         self.mailbox = mailbox
         self.airflow = home / "airflow"
         self.logs = home / "log"
@@ -74,7 +86,9 @@ class Stack:
         self.key = make_key(home / "keys", f"e2e-{secrets.token_hex(8)}")  # its passphrase is this stack's alone
         self.port = free_port()
         self._fernet = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
-        self.passwords = {name: secrets.token_urlsafe(24) for name in ("catalog", "airflow", "admin", "dana")}
+        self.passwords = {
+            name: secrets.token_urlsafe(24) for name in ("catalog", "airflow", "admin", "dana", "recovery")
+        }
         self.settings: Settings = parse_settings(self._protocol(), source="the stack's configuration")
         self.rest: Rest
         self.colleague: Rest
@@ -86,6 +100,7 @@ class Stack:
         return {
             **self.passwords,
             "source": self.protected.password,
+            "branch": self.branch.password,
             "smtp": self.mailbox.password,
             "passphrase": self.key.passphrase_file.read_text().strip(),
         }
@@ -116,10 +131,17 @@ class Stack:
         """Load both samples."""
         self.protected.execute("ALTER SYSTEM SET summarize_wal = on")
         self.protected.execute("SELECT pg_reload_conf()")
+        self.protected.execute(f"ALTER ROLE postgres PASSWORD '{self.passwords['recovery']}'")
         self.protected.load_sample("streamflix")
         self.protected.execute("CREATE DATABASE library")
         self.protected.execute(LIBRARY, "library")
         self.protected.run_script(SAMPLE / "pgbackup.sql", "library")
+        self.branch.make_roles()
+        self.branch.execute(f"ALTER ROLE postgres PASSWORD '{self.passwords['recovery']}'")
+        self.branch.execute("CREATE DATABASE library")
+        self.branch.execute(LIBRARY, "library")
+        for name in ("postgres", "library"):
+            self.branch.run_script(SAMPLE / "pgbackup.sql", name)
 
     def migrate(self) -> subprocess.Popen[bytes]:
         """Start to make Airflow's schema."""
@@ -137,7 +159,7 @@ class Stack:
         eventually(self._is_healthy, "Airflow's components")
         self.rest = Rest(self._url, "admin", self.passwords["admin"])
         self.colleague = Rest(self._url, "dana", self.passwords["dana"])
-        expected = {f"{cluster}_{procedure}" for cluster in CLUSTERS for procedure in PROCEDURES}
+        expected = {f"{cluster}_{procedure}" for cluster in (*CLUSTERS, BRANCH) for procedure in PROCEDURES}
         eventually(lambda: expected <= self._dags() or self._import_errors(), "the DAGs")
         assert (errors := self._import_errors()) == [], "\n".join(errors)
 
@@ -236,6 +258,9 @@ class Stack:
 
         return {
             **{name: server(self.protected, name, "backup", self.protected.password) for name in CLUSTERS},
+            "recovery": server(self.protected, "postgres", "postgres", self.passwords["recovery"]),
+            BRANCH: server(self.branch, "postgres", "backup", self.branch.password),
+            "branch_recovery": server(self.branch, "postgres", "postgres", self.passwords["recovery"]),
             "pgbackup_catalog": server(self.ops, "catalog", "catalog", self.passwords["catalog"]),
             "pgbackup_smtp": {
                 "conn_type": "smtp",
@@ -287,6 +312,7 @@ class Stack:
         def cluster(name: str, **full_backup: Any) -> dict[str, Any]:
             return {
                 "connection": {"airflow_conn_id": name},
+                "recovery_connection": {"airflow_conn_id": "recovery"},
                 "exclude_databases": ["postgres", *(other for other in CLUSTERS if other != name)],
                 "full_backup": {"lock_timeout": "10 min", **full_backup},
                 "verify_backup": {"application_role": "app"},
@@ -301,6 +327,7 @@ class Stack:
                 "logs": str(self.home / "backup-logs"),
                 "postgres_bin": str(self.protected.bin),
             },
+            "repositories": {"eu": {"folder": str(self.home / "eu")}},
             "catalog": {"airflow_conn_id": "pgbackup_catalog"},
             "encryption": {
                 "recipients": [str(self.key.public)],
@@ -309,7 +336,16 @@ class Stack:
             },
             "mail": {"sender": "backup@streamflix.example", "recipients": [RECIPIENT]},
             "contacts": [CONTACT],
-            "clusters": {"streamflix": cluster("streamflix"), "library": cluster("library", due="1s", base=False)},
+            "clusters": {
+                "streamflix": cluster("streamflix"),
+                "library": cluster("library", due="1s", base=False),
+                BRANCH: {
+                    **cluster(BRANCH),
+                    "recovery_connection": {"airflow_conn_id": "branch_recovery"},
+                    "exclude_databases": [],
+                    "control": {"data_directory": str(self.branch.data)},
+                },
+            },
         }
 
 
@@ -324,10 +360,12 @@ def running_stack() -> Iterator[Stack]:
         cleanup.callback(ops.remove)
         protected = Source()
         cleanup.callback(protected.remove)
+        branch = Source()
+        cleanup.callback(branch.remove)
         mailbox = Mailbox()
         mailbox.start()
         cleanup.callback(mailbox.stop)
-        stack = Stack(home, ops, protected, mailbox)
+        stack = Stack(home, ops, protected, branch, mailbox)
         cleanup.callback(stack.stop)
         stack.fill_ops()
         migration = stack.migrate()

@@ -32,6 +32,7 @@ DOCUMENT: dict[str, Any] = {
             "full_backup": {"schedule": "30 3 * * *", "due": "20 min"},
             "verify_backup": {"schedule": "30 6 * * *"},
             "wal": {"watch": "*/2 * * * *"},
+            "drill": {"schedule": "0 9 * * 6", "due": "30 min"},
         },
     },
 }
@@ -44,12 +45,21 @@ SCHEDULES: dict[str, str | None] = {
     "library_verify_backup": "30 6 * * *",
     "streamflix_wal_watch": "*/5 * * * *",
     "library_wal_watch": "*/2 * * * *",
+    "streamflix_recovery_drill": "0 6 1 1,4,7,10 *",
+    "library_recovery_drill": "0 9 * * 6",
     "streamflix_recover_point_in_time": None,
     "library_recover_point_in_time": None,
+    "streamflix_recover_database": None,
+    "library_recover_database": None,
+    "streamflix_recover_table": None,
+    "library_recover_table": None,
+    "streamflix_disaster_recovery": None,
+    "library_disaster_recovery": None,
 }
 # Everything that the rules forbid; Airflow itself refuses fail_fast together with all_done.
 FORBIDDEN = """
 from datetime import datetime
+from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import DAG, task, teardown
 
 with DAG("bad", schedule="0 2 * * *", start_date=datetime(2020, 1, 1), catchup=True, max_consecutive_failed_dag_runs=3):
@@ -69,10 +79,10 @@ with DAG("worse", fail_fast=True):
     @task(pool="slow")
     def work(): ...
 
-    work()
+    work() >> ApprovalOperator(task_id="ask", subject="Really?", defaults="Approve")
 """
 LEFT_OUT = ("__pycache__", ".airflowignore", "__main__.py")  # the last would end Airflow's process at once
-NOTIFIERS = {"MailNotifier", "WatchNotifier", "RecoveryMail"}
+NOTIFIERS = {"MailNotifier", "WatchNotifier", "RecoveryMail", "DisasterMail", "DrillMail"}
 ALWAYS_RUN = {"all_done", "all_done_min_one_success", "all_done_setup_success", "always", "one_done", "none_failed"}
 
 # What would make a backup silent, or a run green over a failure: what it is called, and how it is seen.
@@ -86,6 +96,7 @@ DAG_RULES: dict[str, Callable[[Dag], bool]] = {
     "nobody hears of success": lambda dag: not NOTIFIERS & set(dag.on_success),
     "nobody hears of failure": lambda dag: not NOTIFIERS & set(dag.on_failure),
     "says nothing to the on-call": lambda dag: not dag.doc or "<cluster>" in dag.doc,
+    "of people alone, and others may start it": lambda dag: dag.schedule is None and dag.run_types != ["manual"],
     "not found by its tag": lambda dag: "pgbackup" not in dag.tags,
 }
 TASK_RULES: dict[str, Callable[[Task], bool]] = {
@@ -94,6 +105,9 @@ TASK_RULES: dict[str, Callable[[Task], bool]] = {
     "has no owner": lambda task: task.owner != "dba",
     "waits for a pool": lambda task: task.pool != "default_pool",
     "decides the run as a teardown": lambda task: task.decides_run,
+    "waits for an answer for ever": lambda task: task.asks and task.answer_limit is None,
+    "answers itself": lambda task: task.has_default_answer,
+    "is green when it was rejected": lambda task: task.skips_when_rejected,
     "is a leaf that is green after a failure": lambda task: (
         not task.is_teardown and not task.downstream and task.trigger_rule in ALWAYS_RUN
     ),
@@ -185,6 +199,14 @@ def test_a_full_backup_that_takes_too_long_raises_an_alert(bag: Bag) -> None:
     assert deadlines == {"streamflix_full_backup": [3600.0], "library_full_backup": [1200.0]}
 
 
+def test_a_drill_that_takes_too_long_raises_an_alert_and_any_scenario_can_be_asked_for(bag: Bag) -> None:
+    drills = {dag.id: (dag.deadlines, dag.params) for dag in bag.dags if dag.id.endswith("_recovery_drill")}
+    assert drills == {
+        "streamflix_recovery_drill": ([14400.0], ["scenarios"]),
+        "library_recovery_drill": ([1800.0], ["scenarios"]),
+    }
+
+
 def test_a_watch_that_hangs_does_not_keep_the_next_one_from_looking(bag: Bag) -> None:
     watches = [dag for dag in bag.dags if dag.id.endswith("_wal_watch")]
     assert [dag.run_limit for dag in watches] == [600.0, 600.0]
@@ -195,6 +217,30 @@ def test_the_restore_test_can_be_asked_for_one_copy(bag: Bag) -> None:
     params = {dag.id: dag.params for dag in bag.dags}
     assert params["streamflix_verify_backup"] == ["backup_id", "repository"]
     assert params["streamflix_full_backup"] == []
+
+
+def test_a_disaster_recovery_asks_twice_and_each_phase_has_its_minutes(bag: Bag) -> None:
+    (dag,) = [dag for dag in bag.dags if dag.id == "library_disaster_recovery"]
+    chain = {task.id: task.downstream for task in dag.tasks}
+    one, order = "assess_scope", []
+    while chain[one]:
+        order.append(one)
+        (one,) = chain[one]
+    assert [*order, one] == list(chain), "one after the other, and no other way around an approval"
+    assert order[3] == "approve"
+    assert order[-4:] == ["approve_switch", "switch", "monitor", "trigger_fresh_base"]
+    assert [limit / 60 for limit in dag.deadlines] == [15, 45, 165, 225, 240]
+
+
+def test_a_change_of_what_is_there_waits_for_an_approval_of_its_own(bag: Bag) -> None:
+    chains = {dag.id: {task.id: task.downstream for task in dag.tasks} for dag in bag.dags}
+    for deed, dag_id in (("cutover", "library_recover_database"), ("put", "library_recover_table")):
+        tasks = chains[dag_id]
+        assert tasks["approve"] == ["recover"]
+        assert tasks["recover"] == [f"plan_{deed}"]
+        assert tasks[f"plan_{deed}"] == [f"approve_{deed}"]
+        assert tasks[f"approve_{deed}"] == [deed]
+        assert tasks[deed] == ["report"]
 
 
 def test_a_missing_configuration_is_an_import_error_that_says_what_to_do(answers: Callable[[str], Any]) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
-import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import psycopg
 import pytest
 
 from tests.airflow_e2e.conftest import Night
-from tests.airflow_e2e.processes import living
+from tests.airflow_e2e.processes import Process, end, living
 from tests.airflow_e2e.rest import Run, eventually
 from tests.airflow_e2e.stack import Stack
 from tests.support.source import free_port
@@ -20,6 +21,14 @@ from tests.support.source import free_port
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]  # the first test waits for Airflow, and for the night
 
 DAG = "streamflix_recover_point_in_time"
+
+
+@pytest.fixture(autouse=True)
+def tidy(stack: Stack) -> Iterator[None]:
+    """Remove what was recovered."""
+    yield
+    for folder in recovered(stack):
+        shutil.rmtree(folder)
 
 
 def recovered(stack: Stack) -> list[Path]:
@@ -30,11 +39,7 @@ def recovered(stack: Stack) -> list[Path]:
 def ask(stack: Stack, **conf: Any) -> Run:
     """Ask for a recovery to the latest; return when somebody has to approve it."""
     run = stack.rest.trigger(DAG, {"target": "latest", **conf})
-    eventually(lambda: run.is_waiting() or run.state == "failed", "the question")
-    assert run.is_waiting(), run.logs()
-    # No person is as quick: answered before the scheduler saw the asking process end, the task counts as lost,
-    # and the question is asked again.
-    time.sleep(1.5)
+    run.wait_for_question()
     return run
 
 
@@ -82,10 +87,7 @@ def test_a_rejected_plan_is_not_carried_out(stack: Stack, night: Night) -> None:
 
 def test_silence_approves_nothing(stack: Stack, night: Night) -> None:
     run = ask(stack)
-    stack.ops.execute(
-        f"UPDATE task_instance SET trigger_timeout = now() WHERE run_id = '{run.run_id}' AND task_id = 'approve'",
-        "airflow",
-    )
+    run.time_out(stack.ops, "approve")
     assert "nobody approved within 0:30:00" in refused(stack, run)
 
 
@@ -105,7 +107,7 @@ def test_an_approval_marked_as_given_is_none(stack: Stack, night: Night) -> None
     run = ask(stack)
     stack.rest.patch(f"{run.path}/taskInstances/approve", {"new_state": "success"})
     assert run.wait() == "failed"
-    assert "nobody approved this recovery" in run.logs()
+    assert "nobody approved this" in run.logs()
     assert recovered(stack) == []
 
 
@@ -116,7 +118,7 @@ def test_an_approved_plan_is_carried_out_and_told(stack: Stack, night: Night) ->
     assert backup.backup_time is not None
     port = free_port()
     run = ask(stack, target="time", time=backup.backup_time.isoformat(), port=port)
-    (question,) = stack.rest.get(f"{run.path}/hitlDetails")["hitl_details"]
+    question = run.wait_for_question()
     asked = stack.wait_for_mail(run, "recover point in time", "waits for an APPROVAL")
     for text in (question["body"], asked):
         for word in (base, "predicted", "total", "will be lost", f"127.0.0.1:{port}"):
@@ -132,11 +134,53 @@ def test_an_approved_plan_is_carried_out_and_told(stack: Stack, night: Night) ->
         pid = int((folder / "postmaster.pid").read_text().split()[0])
         os.kill(pid, signal.SIGINT)
         eventually(lambda: pid not in {process.pid for process in living(stack.home)}, "the recovered server's end")
-    told = stack.wait_for_mail(run, "recover point in time", "recovered beside")
+    told = stack.wait_for_mail(run, "recover point in time", "recovered")
     for text in (run.log(run.tasks()["report"]), told):
         for word in (str(folder), "by dana", "lost", "measured", "not touched", "postmaster.pid"):
             assert word in text
     assert run.tasks()["recover"]["try_number"] == 1
+
+
+def test_a_recovery_killed_in_the_middle_goes_on_where_it_was(stack: Stack, night: Night) -> None:
+    run = ask(stack)
+    run.answer(stack.colleague, "Approve", "streamflix")
+    server = eventually(lambda: replaying(stack), "a server that replays")
+    os.kill(server.pid, signal.SIGSTOP)
+    end(server.parent)
+    os.kill(server.pid, signal.SIGCONT)
+    assert run.wait() == "success", run.logs()
+    assert run.tasks()["recover"]["try_number"] == 2
+    assert "going on with the recovery" in run.logs()
+    (folder,) = recovered(stack)
+    assert (folder / "PG_VERSION").exists()
+    assert replaying(stack) is None
+
+
+def test_a_recovery_that_failed_goes_on_when_it_is_cleared(stack: Stack, night: Night) -> None:
+    run = ask(stack)
+    hidden = stack.key.private.with_suffix(".hidden")
+    stack.key.private.rename(hidden)
+    try:
+        run.answer(stack.colleague, "Approve", "streamflix")
+        assert run.wait() == "failed"
+    finally:
+        hidden.rename(stack.key.private)
+    assert run.tasks()["recover"]["try_number"] == 1, "a missing key is not tried again"
+    (unfinished,) = recovered(stack)
+    run.clear("recover")
+    eventually(lambda: run.state != "failed", "another try")
+    assert run.wait() == "success", run.logs()
+    assert "going on with the recovery" in run.logs()
+    assert "by dana" in run.log(run.tasks()["report"]), "nobody was asked twice"
+    (folder,) = recovered(stack)
+    assert unfinished == folder.with_name(f"{folder.name}.pgbackup")
+
+
+def replaying(stack: Stack) -> Process | None:
+    """The server that a recovery has started."""
+    folder = str(stack.settings.paths.recovered_folder)
+    servers = [one for one in living(stack.home) if one.name == "postgres" and any(folder in word for word in one.argv)]
+    return min(servers, key=lambda one: one.pid, default=None)
 
 
 def titles(sockets: Path, port: int) -> int:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from pgbackup.capture import capture_full
 from pgbackup.domain import findings
 from pgbackup.domain.ids import SUMS
 from pgbackup.domain.model import Kind, State, Verdict
 from pgbackup.watch import names
+from tests.airflow_e2e.backups import damage, take
 from tests.airflow_e2e.conftest import Night
 from tests.airflow_e2e.hold import Hold
 from tests.airflow_e2e.processes import ArgvWatch, end, living, programs
@@ -20,21 +20,6 @@ from tests.airflow_e2e.rest import Run, eventually
 from tests.airflow_e2e.stack import CONTACT, RECIPIENT, Stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]  # the first test waits for Airflow, and for the night
-
-
-def take(stack: Stack) -> str:
-    """Take a backup of `library` without Airflow: nothing verifies it. Returns its id."""
-    return capture_full(stack.site(), "library").id
-
-
-def damage(stack: Stack, backup_id: str) -> str:
-    """Flip one bit in the middle of a stored dump; return the file's name."""
-    (dump,) = (stack.backups / "full" / backup_id).glob("library.dump*")
-    dump.chmod(0o600)
-    content = bytearray(dump.read_bytes())
-    content[len(content) // 2] ^= 1
-    dump.write_bytes(content)
-    return dump.name
 
 
 def state_of(stack: Stack, backup_id: str) -> State:

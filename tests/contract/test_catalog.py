@@ -17,7 +17,8 @@ from tests.support.manifests import MOMENT, manifest
 from tests.support.source import ROOT, Source
 
 from pgbackup.catalog import PostgresCatalog
-from pgbackup.catalog.postgres import migrations
+from pgbackup.catalog.session import migrations
+from pgbackup.domain.drill import Drill, DrillStep, Scenario
 from pgbackup.domain.errors import BusyError, PgBackupError, RefusedError, UnavailableError, UnfitError
 from pgbackup.domain.manifest import Manifest
 from pgbackup.domain.model import Backup, CopyState, Finding, Kind, Measurement, State, Verdict, Verification
@@ -399,6 +400,44 @@ def test_a_cluster_is_free_again_after_an_error(catalog: PostgresCatalog) -> Non
         raise KeyboardInterrupt
     with catalog.exclusive("streamflix", purpose="backup"):
         pass
+
+
+# ---------------------------------------------------------------------------------------------------------- drills
+
+
+def drilled(scenario: Scenario, *, minutes: int = 0, cluster: str = "streamflix", ok: bool = True) -> Drill:
+    return Drill(
+        cluster=cluster,
+        scenario=scenario,
+        subject="what came back",
+        started_at=MOMENT + minutes * MINUTE,
+        finished_at=DONE + minutes * MINUTE,
+        rpo_seconds=1.5 if scenario is Scenario.POINT_IN_TIME else None,
+        steps=(DrillStep("fetch", 1.25, 1.0), DrillStep("replay", 2.0, 4.0)),
+        findings=(Finding("item", ok, 0.5, "detail", "hint"),),
+        owner="dag/run",
+    )
+
+
+def test_drills_come_back_newest_first_each_cluster_s_own(catalog: PostgresCatalog) -> None:
+    first, second = drilled(Scenario.FULL), drilled(Scenario.POINT_IN_TIME, minutes=1, ok=False)
+    for one in (second, first, drilled(Scenario.TABLE, cluster="library")):
+        catalog.drilled(one)
+    assert catalog.drills("streamflix") == (second, first)
+    assert catalog.drills("unknown") == ()
+
+
+def test_a_drill_that_is_known_stays_as_it_is(catalog: PostgresCatalog) -> None:
+    catalog.drilled(drilled(Scenario.TABLE))
+    catalog.drilled(drilled(Scenario.TABLE, ok=False))
+    assert catalog.drills("streamflix") == (drilled(Scenario.TABLE),)
+
+
+def test_what_auditors_ask_of_drills_is_in_columns(catalog: PostgresCatalog, catalog_dsn: str) -> None:
+    catalog.drilled(drilled(Scenario.POINT_IN_TIME, ok=False))
+    with psycopg.connect(catalog_dsn) as connection:
+        row = connection.execute("SELECT ok, rto_seconds, rpo_seconds, predicted_seconds FROM drill").fetchone()
+    assert row == (False, 3.25, 1.5, 5.0)
 
 
 # ---------------------------------------------------------------------------------------------------------- schema

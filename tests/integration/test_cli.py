@@ -197,3 +197,18 @@ def test_watch_answers_without_airflow(shell: Shell) -> None:
     assert done.returncode == 1
     assert names.SLOT in done.stdout
     assert "HINT: `pgbackup wal create-slot`" in done.stdout
+
+
+def test_drills_are_done_and_listed_and_one_that_fails_is_exit_1(shell: Shell) -> None:
+    failed = shell.run("drill", "run", "--scenario", "table")
+    assert failed.returncode == 1
+    assert "no verified full backup" in failed.stdout
+    shell.json("backup", "full", "--dump-only", "--verify")
+    done = shell.json("drill", "run", "--scenario", "table")
+    assert [(one["scenario"], one["ok"], len(one["findings"])) for one in done] == [("table", True, 7)]
+    assert done[0]["rto_seconds"] > 0
+    listed = shell.json("drill", "list")
+    assert [one["ok"] for one in listed] == [True, False]
+    assert listed[:1] == done
+    text = shell.run("drill", "list").stdout
+    assert [line.split()[3] for line in text.splitlines()[1:]] == ["yes", "NO"]

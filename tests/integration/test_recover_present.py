@@ -15,7 +15,7 @@ from pgbackup.domain.errors import RefusedError
 from pgbackup.domain.lsn import Lsn
 from pgbackup.domain.ports import Site
 from pgbackup.domain.target import AtLsn, AtName, AtTime, Target
-from pgbackup.recover import plan, present
+from pgbackup.recover import plan
 
 
 def planned(site: Site, target: Target) -> None:
@@ -31,9 +31,7 @@ def moment(source: Source) -> datetime:
     return now.astimezone(UTC)
 
 
-def test_the_present_is_archived_when_it_is_asked_for(
-    source: Source, site_for: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_present_is_archived_when_it_is_asked_for(source: Source, site_for: Callable[..., Site]) -> None:
     source.execute("GRANT EXECUTE ON FUNCTION pg_switch_wal() TO backup")
     site = site_for(source)
     with archiving(site, source):
@@ -46,7 +44,6 @@ def test_the_present_is_archived_when_it_is_asked_for(
         with pytest.raises(RefusedError, match="lies behind the last WAL"):
             planned(site, AtTime(moment(source) + timedelta(days=1)))
     lost = AtTime(moment(source))
-    monkeypatch.setattr(present, "_PATIENCE", 0.0)
     with pytest.raises(RefusedError, match="lies behind the last WAL"):
         planned(site, lost)  # nobody receives: it is said at once what can be had
     source.stop()

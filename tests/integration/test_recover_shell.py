@@ -79,7 +79,7 @@ def done(result: subprocess.CompletedProcess[str]) -> Any:
 def test_a_night_with_a_lost_table_and_a_lost_database(shell: Shell, place: Source) -> None:
     [made] = done(shell("backup", "full", "--dump-only", "--verify", "--json"))
     recovered = done(shell("recover", "database", "library", "--json"))
-    assert recovered["backup_id"] == made["id"]
+    assert recovered["origin"]["backup_id"] == made["id"]
     assert {finding["name"] for finding in recovered["findings"] if finding["ok"]} >= {
         "rows and contents equal the source",
         "application role connects",

@@ -15,7 +15,7 @@ from pgbackup.domain.manifest import Manifest
 from pgbackup.domain.ports import Site
 from pgbackup.postgres import describe
 from pgbackup.postgres.rows import RowSink
-from pgbackup.recover import RecoveredTable, Way, plan_table, recover_table
+from pgbackup.recover import RecoveredTable, Way, plan_put, plan_table, put, recover_table
 
 SHOP = r"""
     CREATE EXTENSION citext;
@@ -199,7 +199,7 @@ def test_in_place_only_the_rows_change(shop: Source, site: Site, made: Manifest)
     assert content(shop, "public.orders") == wanted
     assert ask(shop, "SELECT 'orders'::regclass::oid") == [(oid,)]
     assert ask(shop, LAST) == [(509, 509)]
-    assert recovered.before is not None
+    assert (recovered.notes, recovered.before is not None) == ((), True)
     columns = ", ".join(CONTENT["public.orders"].columns)
     kept = f'SELECT count(*), sum(hashtextextended(ROW({columns})::text COLLATE "C", 0))::text FROM {recovered.before}'
     assert ask(shop, kept) == [(damaged.rows, damaged.hash)]
@@ -249,9 +249,35 @@ def test_merge_adds_what_is_missing_and_touches_nothing_else(shop: Source, site:
     assert ask(shop, "SELECT count(*) FROM orders") == [(501,)]
 
 
+def test_rows_beside_are_put_into_their_table_when_somebody_has_looked(
+    shop: Source, site: Site, made: Manifest
+) -> None:
+    quoted = '"odd; schema"."../t ""x"" y"'
+    wanted = ask(shop, f"SELECT t::text FROM {quoted} AS t ORDER BY 1")
+    shop.execute(f"DELETE FROM {quoted} WHERE t = ''", "shop")
+    planned = plan_put(site, recover(site, made, 'odd; schema.../t "x" y'), Way.IN_PLACE)
+    assert (planned.rows, planned.adds) == (3, 4)
+    done = put(site, planned)
+    assert ask(shop, f"SELECT t::text FROM {quoted} AS t ORDER BY 1") == wanted
+    assert ask(shop, f"SELECT count(*) FROM {done.before}") == [(3,)]
+    with pytest.raises(RefusedError, match="is not there any more"):
+        put(site, planned)
+
+    delete = "SET session_replication_role = replica; ALTER TABLE orders DISABLE TRIGGER always; DELETE FROM"
+    shop.execute(f"{delete} orders WHERE id IN (3, 4, 500)", "shop")
+    planned = plan_put(site, recover(site, made, "public.orders"), Way.MERGE)
+    assert (planned.rows, planned.adds) == (497, 3)
+    shop.execute(f"{delete} customer WHERE email = 'c4@x'", "shop")
+    with pytest.raises(RefusedError, match="rows would refer to nothing: nothing was changed"):
+        put(site, planned)
+    shop.execute("INSERT INTO customer VALUES ('c4@x')", "shop")
+    assert (put(site, planned).added, ask(shop, "SELECT count(*) FROM orders")) == (3, [(500,)])
+
+
 def test_partitioned_rows_return_to_their_partitions(shop: Source, site: Site, made: Manifest) -> None:
     shop.execute("SET session_replication_role = replica; DELETE FROM event", "shop")
-    assert recover(site, made, "public.event", Way.IN_PLACE).added == 60
+    recovered = recover(site, made, "public.event", Way.IN_PLACE)
+    assert (recovered.added, recovered.notes) == (60, ())
     assert ask(shop, "SELECT count(*) FROM ONLY event_rest") == [(30,)]
     shop.execute("SET session_replication_role = replica; DELETE FROM event_rest WHERE id < 40", "shop")
     assert recover(site, made, "public.event", Way.MERGE).added == 9
@@ -272,7 +298,7 @@ def test_odd_tables(shop: Source, site: Site, made: Manifest, table: str, rows: 
 
 
 def test_what_cannot_be_is_refused_and_nothing_changes(shop: Source, site: Site, made: Manifest) -> None:
-    with pytest.raises(RefusedError, match=r"holds no tables 'public.order'(.|\n)*near: public.orders"):
+    with pytest.raises(RefusedError, match=r"no tables 'public.order'(.|\n)*near: public.orders"):
         recover(site, made, "public.order")
     with pytest.raises(RefusedError, match="no primary key"):
         recover(site, made, "public.note", Way.MERGE)

@@ -324,6 +324,22 @@ def test_one_receiver_a_cluster(site: Site, source: Source) -> None:
     assert not receiver_is_alive(site.settings, CLUSTER)
 
 
+def test_a_slot_may_come_late_where_nobody_may_write(site: Site, source: Source, tmp_path: Path, key: KeyPair) -> None:
+    """As during a switch: nothing is missed, so the receiver waits for it; anywhere else it ends, and is heard."""
+    receiver = Receiver(tmp_path, source, key)
+    assert receiver.run("receive").returncode == 3
+    source.execute("ALTER SYSTEM SET default_transaction_read_only = on")
+    source.execute("SELECT pg_reload_conf()")
+    try:
+        with receiving(receiver):
+            eventually(lambda: "no replication slot pgbackup yet" in (told(site).error or ""))
+            source.execute("SELECT pg_create_physical_replication_slot('pgbackup', true)")
+            eventually(lambda: told(site).receiving)
+    finally:
+        source.execute("ALTER SYSTEM RESET default_transaction_read_only")
+        source.execute("SELECT pg_reload_conf()")
+
+
 def test_a_segment_that_is_refused_is_reported_and_ends_nothing(site: Site, source: Source, files: Files) -> None:
     """Another content under the name of a segment that comes: both are kept, the alert stays until somebody acts."""
     with archiving(site, source):

@@ -20,6 +20,7 @@ from tests.support.receiver import eventually
 from tests.support.source import SAMPLE, Source
 
 from pgbackup.catalog import PostgresCatalog
+from pgbackup.domain.drill import Drill, Scenario
 from pgbackup.domain.ids import MANIFEST, SUMS, BackupId
 from pgbackup.domain.lsn import Lsn
 from pgbackup.domain.manifest import Manifest
@@ -201,7 +202,7 @@ def test_a_healthy_server_is_green_and_a_quiet_one_stays_so(healthy: Field) -> N
     assert {name: finding.detail for name, finding in found.items() if not finding.ok} == {}
     assert set(found) == {
         *(names.SERVER, names.CATALOG, names.ARCHIVE, names.CONTINUITY, names.CONFLICTS, names.SLOT, names.RECEIVER),
-        *(names.RETAINED, names.LAG, names.RPO, names.BACKUP),
+        *(names.RETAINED, names.LAG, names.RPO, names.BACKUP, names.DRILL),
     }
     # Nothing was archived for long, since nothing was finished: that is no lag and no loss.
     healthy.source.execute("UPDATE pgbackup.heartbeat SET moment = moment - interval '3 days'")
@@ -450,3 +451,27 @@ def test_a_night_that_is_missing_fails(field: Field, kind: Kind) -> None:
     assert "streamflix_full_backup" in finding.hint
     field.back_up(kind, age=timedelta(hours=25))
     assert field.found()[names.BACKUP].ok
+
+
+def test_a_scenario_that_was_not_drilled_for_long_fails_but_not_on_a_new_cluster(field: Field) -> None:
+    day = timedelta(days=1)
+
+    def drill(scenario: Scenario, *, age: timedelta) -> None:
+        moment = field.site.clock() - age
+        field.site.catalog.drilled(Drill("streamflix", scenario, "", moment, moment, None, (), (), "test"))
+
+    field.back_up(age=99 * day)
+    assert field.found()[names.DRILL].ok
+    field.back_up(age=101 * day)
+    finding = field.found()[names.DRILL]
+    assert not finding.ok
+    assert "streamflix_recovery_drill" in finding.hint
+    for scenario in Scenario:
+        drill(scenario, age=101 * day)
+        assert not field.found()[names.DRILL].ok
+    drill(Scenario.FULL, age=day)
+    drill(Scenario.TABLE, age=day)
+    assert "point in time" in field.found()[names.DRILL].detail
+    assert not field.found()[names.DRILL].ok
+    drill(Scenario.POINT_IN_TIME, age=99 * day)
+    assert field.found()[names.DRILL].ok

@@ -19,6 +19,7 @@ from pgbackup.postgres import replication
 from pgbackup.recover import recover_cluster
 from pgbackup.verify import verify
 from tests.integration.test_cli import shell, test_back_up_verify_list_show  # noqa: F401 - run here as well
+from tests.integration.test_revalidate import *  # noqa: F403 - likewise
 from tests.integration.test_sample_database import *  # noqa: F403 - likewise
 from tests.integration.test_scripts import conninfo, fingerprints, key_options, reach
 from tests.support.archiving import archiving

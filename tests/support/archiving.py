@@ -13,15 +13,15 @@ from tests.support.source import Source
 
 
 @contextlib.contextmanager
-def archiving(site: Site, source: Source) -> Iterator[None]:
+def archiving(site: Site, source: Source, cluster: str = "streamflix") -> Iterator[None]:
     """Make the slot unless it is there, and receive; what is finished when the block ends is sealed."""
     with contextlib.suppress(RefusedError):
-        create_slot(site, "streamflix")
+        create_slot(site, cluster)
     told, failed = threading.Event(), []
 
     def run() -> None:
         try:
-            receive(site, "streamflix", stop=told.is_set)
+            receive(site, cluster, stop=told.is_set)
         except BaseException as error:
             failed.append(error)
 

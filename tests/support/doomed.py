@@ -28,20 +28,26 @@ import psycopg
 
 from pgbackup.capture import capture_full, capture_incremental, capture_night
 from pgbackup.catalog import PostgresCatalog
+from pgbackup.domain.drill import Scenario
 from pgbackup.domain.manifest import Manifest
 from pgbackup.domain.model import Command, ConnectionParameters, Finding, Kind, Verdict
 from pgbackup.domain.ports import Sink, Site
 from pgbackup.domain.target import parse_target
-from pgbackup.postgres import beside, replace, swap
+from pgbackup.drill import drill
+from pgbackup.postgres import beside, replace, replication, standstill, swap
 from pgbackup.recover import (
     Way,
     cut_over,
     plan_cutover,
     plan_database,
+    plan_switch,
     plan_table,
     recover_cluster,
     recover_database,
     recover_table,
+    settle,
+    switch_over,
+    switching,
     verify_latest,
 )
 from pgbackup.store import LocalStore
@@ -222,6 +228,10 @@ def _doom_statements(doom: Doom) -> None:
         beside: ("create", "give_properties", "publish"),
         swap: ("allow_connections", "end_sessions", "swap"),
         replace: ("stage", "set_aside", "put"),
+        standstill: ("forbid_writes", "end_clients", "allow_writes"),
+        switching: ("set_aside", "put_in_place", "forget"),
+        settle: ("let_write", "take_configuration"),
+        replication: ("create_slot",),
     }
     for module, names in steps.items():
         for name in names:
@@ -263,25 +273,30 @@ def perish(call: Call, trace: Path, at: str | None) -> None:
     doom = Doom(trace, at or "")
     site = doomed_site(call, doom)
     _doom_statements(doom)
-    if call.verb == "capture":
-        capture_full(site, "streamflix")
-    elif call.verb == "night":
-        capture_night(site, "streamflix")
-    elif call.verb == "incremental":
-        capture_incremental(site, "streamflix")
-    elif call.verb == "recover":
-        recover_cluster(site, "streamflix", parse_target(lsn=call.lsn), into=Path(call.into))
-    elif call.verb == "latest":
-        verify_latest(site, "streamflix")
-    elif call.verb == "database":
-        recover_database(site, plan_database(site, "streamflix", "library", call.backup_id))
-    elif call.verb == "table":
-        plan = plan_table(site, "streamflix", "library", "public.book", call.backup_id, way=Way.IN_PLACE)
-        recover_table(site, plan)
-    elif call.verb == "cutover":
-        cut_over(site, plan_cutover(site, "streamflix", "library", call.into))
-    else:
-        verify(site, call.backup_id, "local")
+    VERBS[call.verb](site, call)
+
+
+def _recover_table_at(site: Site, call: Call) -> None:
+    target = parse_target(lsn=call.lsn)
+    recover_table(site, plan_table(site, "streamflix", "shop", "public.customer", target=target, way=Way.IN_PLACE))
+
+
+VERBS: dict[str, Callable[[Site, Call], object]] = {
+    "capture": lambda site, _call: capture_full(site, "streamflix"),
+    "night": lambda site, _call: capture_night(site, "streamflix"),
+    "incremental": lambda site, _call: capture_incremental(site, "streamflix"),
+    "verify": lambda site, call: verify(site, call.backup_id, "local"),
+    "recover": lambda site, call: recover_cluster(site, "streamflix", parse_target(lsn=call.lsn), into=Path(call.into)),
+    "latest": lambda site, _call: verify_latest(site, "streamflix"),
+    "database": lambda site, call: recover_database(site, plan_database(site, "streamflix", "library", call.backup_id)),
+    "table": lambda site, call: recover_table(
+        site, plan_table(site, "streamflix", "library", "public.book", call.backup_id, way=Way.IN_PLACE)
+    ),
+    "table at": _recover_table_at,
+    "cutover": lambda site, call: cut_over(site, plan_cutover(site, "streamflix", "library", call.into)),
+    "drill": lambda site, call: drill(site, "streamflix", Scenario(call.into)),
+    "switch": lambda site, call: switch_over(site, plan_switch(site, "streamflix", Path(call.into))),
+}
 
 
 def main() -> None:

@@ -95,16 +95,6 @@ def _moment(parameters: ConnectionParameters, settings: Cluster, database: str) 
         sequences = describe.sequences(connection)  # before the snapshot: a restored one may not be behind these
     with locked_snapshot(parameters, database, lock_timeout=settings.full_backup.lock_timeout) as snapshot:
         connection = snapshot.connection
-        row = describe.rows(connection, "database")[0]
-        description = {
-            **row,
-            "settings": tuple(row["settings"]),
-            "sequences": sequences,
-            "foreign_keys": describe.foreign_keys(connection),
-            "materialized_views": describe.materialized_views(connection),
-            "extensions": describe.extensions(connection),
-            "objects": describe.objects(connection),
-            "invalid_indexes": describe.invalid_indexes(connection),
-        }
+        description = {**describe.database(connection), "sequences": sequences}
         notes = tuple(f"{database}: {row['note']}" for row in describe.rows(connection, "not_included"))
         yield Moment(database, snapshot, description, notes)

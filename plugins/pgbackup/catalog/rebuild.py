@@ -1,4 +1,4 @@
-"""Fill the catalog from what a repository holds: manifests, and the verdicts beside them."""
+"""Fill the catalog from what a repository holds: manifests, the verdicts beside them, drills."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from datetime import datetime
 from hashlib import sha256
 
 from pgbackup.domain.attestation import unseal
+from pgbackup.domain.drill import DRILLS, Drill, unseal_drill
 from pgbackup.domain.errors import ConfigurationError, RefusedError
 from pgbackup.domain.ids import MANIFEST, SUMS, BackupId
 from pgbackup.domain.manifest import Manifest, parse_manifest
@@ -19,7 +20,10 @@ log = logging.getLogger(__name__)
 
 
 def rebuild(catalog: Catalog, store: Store, *, now: datetime) -> tuple[str, ...]:
-    """Record every committed backup of a repository; return their ids. What the catalog knows already stays."""
+    """Record every committed backup and every drill of a repository; return the backups' ids.
+
+    What the catalog knows already stays.
+    """
     registered: list[str] = []
     for backup_id in committed(store):
         try:
@@ -35,7 +39,18 @@ def rebuild(catalog: Catalog, store: Store, *, now: datetime) -> tuple[str, ...]
             now=now,
         )
         registered.append(str(backup_id))
+    for drill in drilled(store):
+        catalog.drilled(drill)
     return tuple(registered)
+
+
+def drilled(store: Store) -> Iterator[Drill]:
+    """Read the drills of a repository; a damaged one is told and does not count."""
+    for found in store.list(DRILLS):
+        try:
+            yield unseal_drill(found.key, store.read(found.key))
+        except RefusedError as error:
+            log.warning("%s", error)
 
 
 def committed(store: Store) -> Iterator[BackupId]:

@@ -12,6 +12,7 @@ import typer
 
 from pgbackup.capture import capture_base, capture_full, capture_incremental, capture_night, preflight
 from pgbackup.catalog.rebuild import rebuild
+from pgbackup.cli.drill import drill_app
 from pgbackup.cli.face import Cluster, Config, Json, failures, open_site, running
 from pgbackup.cli.output import (
     backup_document,
@@ -48,6 +49,7 @@ app.command("watch")(watch_archive)
 app.command("plan-recovery")(show_plan)
 app.command("verify-latest")(check_latest)
 app.add_typer(recover_app, name="recover")
+app.add_typer(drill_app, name="drill")
 
 
 @backup_app.command("full")

@@ -6,30 +6,22 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from pgbackup.cli.face import Cluster, Config, Json, running
 from pgbackup.cli.output import finding_document, out, print_findings, print_json
+from pgbackup.cli.plans import OnTimeline, Source, To, ToLsn, ToName, ToXid, plan_document, print_plan
 from pgbackup.cli.rows import cut_over_to, list_what_is_old, recover_a_database, recover_a_table
+from pgbackup.cli.switch import switch_to
 from pgbackup.domain.errors import RefusedError
-from pgbackup.domain.recovery import RecoveryPlan
 from pgbackup.domain.target import parse_target
-from pgbackup.domain.wal import Stretch
-from pgbackup.recover import Recovered, recover_cluster, verify_latest
+from pgbackup.recover import Recovered, recover_cluster, stop_command, verify_latest
 from pgbackup.recover import plan as plan_recovery
-
-To = Annotated[str | None, typer.Option("--to", help="latest, or a moment with its time zone: 2026-01-31T02:00:00Z.")]
-ToLsn = Annotated[str | None, typer.Option("--lsn", help="A position in the WAL, such as 16/B374D848.")]
-ToXid = Annotated[int | None, typer.Option("--xid", help="A transaction that is the last one to come back.")]
-ToName = Annotated[str | None, typer.Option("--name", help="A named restore point (pg_create_restore_point).")]
-OnTimeline = Annotated[int | None, typer.Option("--timeline", help="Another history than the newest one.", min=1)]
-From = Annotated[str, typer.Option("--from", help="The repository to recover from.")]
-
 
 recover_app = typer.Typer(help="Bring back what was lost, beside what is there.", no_args_is_help=True)
 recover_app.command("database")(recover_a_database)
 recover_app.command("table")(recover_a_table)
 recover_app.command("cutover")(cut_over_to)
+recover_app.command("switch")(switch_to)
 recover_app.command("old")(list_what_is_old)
 
 
@@ -41,7 +33,7 @@ def recover_a_cluster(
     xid: ToXid = None,
     name: ToName = None,
     timeline: OnTimeline = None,
-    source: From = "local",
+    source: Source = "local",
     port: Annotated[int | None, typer.Option(help="Start a server on it, on 127.0.0.1.", min=1, max=65535)] = None,
     config: Config = None,
     cluster: Cluster = None,
@@ -63,7 +55,7 @@ def show_plan(
     xid: ToXid = None,
     name: ToName = None,
     timeline: OnTimeline = None,
-    source: From = "local",
+    source: Source = "local",
     config: Config = None,
     cluster: Cluster = None,
     json: Json = False,
@@ -90,29 +82,6 @@ def check_latest(config: Config = None, cluster: Cluster = None, json: Json = Fa
         raise typer.Exit(RefusedError.exit_code)
 
 
-def print_plan(plan: RecoveryPlan) -> None:
-    """Print a plan: what comes back, from what, in which steps, and what to know before."""
-    out.print(f"{plan.cluster} to {plan.target}: {plan.target.meaning}", markup=False)
-    if plan.stop != plan.target:
-        out.print(f"  which is at {plan.stop}", markup=False)
-    out.print(f"  chain     {' + '.join(plan.chain)}, from {plan.repository}", markup=False)
-    for bundle in plan.bundles:
-        out.print(f"  bundle    {bundle}", markup=False)
-    for one in plan.wal:
-        out.print(f"  WAL       timeline {one.timeline}: {one.start} to {one.end}", markup=False)
-    if plan.loses:
-        out.print(f"  loses     {plan.loses} of what the archive holds", markup=False)
-    table = Table(box=None, pad_edge=False)
-    for column in ("step", "size", "predicted"):
-        table.add_column(column, justify="left" if column == "step" else "right")
-    for step in plan.steps:
-        table.add_row(step.name, f"{step.bytes / 1e6:.1f} MB" if step.bytes else "", f"{step.seconds:.1f} s")
-    table.add_row("total", "", f"{plan.seconds:.1f} s")
-    out.print(table)
-    for warning in plan.warnings:
-        out.print(f"note: {warning}", markup=False)
-
-
 def print_recovered(recovered: Recovered) -> None:
     """Print what came back, how long it took, and what to do with it."""
     found, folder = recovered.replayed, recovered.folder
@@ -128,11 +97,6 @@ def print_recovered(recovered: Recovered) -> None:
         out.print(f"note: prepared transaction {gid!r} waits for COMMIT PREPARED or ROLLBACK PREPARED", markup=False)
     if recovered.port is not None:
         out.print(f"a server runs on 127.0.0.1:{recovered.port}; it stops by: {stop_command(folder)}", markup=False)
-
-
-def stop_command(folder: Path) -> str:
-    """Return what stops the server of a recovered directory."""
-    return f"kill -INT $(head -n 1 {folder / 'postmaster.pid'})"
 
 
 def recovered_document(recovered: Recovered) -> dict[str, Any]:
@@ -153,26 +117,3 @@ def recovered_document(recovered: Recovered) -> dict[str, Any]:
         "port": recovered.port,
         "stop": stop_command(recovered.folder) if recovered.port is not None else None,
     }
-
-
-def plan_document(plan: RecoveryPlan) -> dict[str, Any]:
-    """Return what ``plan-recovery --json`` prints."""
-    return {
-        "cluster": plan.cluster,
-        "system_identifier": plan.system_identifier,
-        "repository": plan.repository,
-        "target": {"kind": plan.target.kind, "text": str(plan.target), "meaning": plan.target.meaning},
-        "timeline": plan.timeline,
-        "chain": list(plan.chain),
-        "bundles": list(plan.bundles),
-        "wal": [_stretch(one) for one in plan.wal],
-        "archived": [_stretch(one) for one in plan.archived],
-        "steps": [{"name": step.name, "bytes": step.bytes, "seconds": round(step.seconds, 1)} for step in plan.steps],
-        "seconds": round(plan.seconds, 1),
-        "loses_seconds": None if plan.loses is None else plan.loses.total_seconds(),
-        "warnings": list(plan.warnings),
-    }
-
-
-def _stretch(one: Stretch) -> dict[str, Any]:
-    return {"timeline": one.timeline, "start": str(one.start), "end": str(one.end)}

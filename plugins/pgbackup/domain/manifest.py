@@ -183,6 +183,13 @@ class Manifest(Entry):
                 return entry
         raise RefusedError(f"the manifest of {self.id} does not list {name!r}")
 
+    def globals(self) -> File:
+        """Return the entry of the roles and tablespaces; raises RefusedError for a physical backup."""
+        found = next((file for file in self.files if file.name.startswith("globals.sql")), None)
+        if found is None:
+            raise RefusedError(f"{self.id} holds no globals", hint="it is a physical backup")
+        return found
+
     def dump(self, database: Database) -> File:
         """Return the entry of a database's dump; raises RefusedError for a physical backup."""
         if database.file is None:

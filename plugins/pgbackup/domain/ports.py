@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
+from pgbackup.domain.drill import Drill
 from pgbackup.domain.manifest import Manifest
 from pgbackup.domain.model import (
     Backup,
@@ -238,6 +239,12 @@ class Catalog(Protocol):
 
     def measurements(self, cluster: str, repository: str) -> tuple[Measurement, ...]:
         """Return what was measured, newest first."""
+
+    def drilled(self, drill: Drill) -> None:
+        """Record a drill; one that is known already stays as it is."""
+
+    def drills(self, cluster: str) -> tuple[Drill, ...]:
+        """Return a cluster's drills, newest first."""
 
     def register(
         self,

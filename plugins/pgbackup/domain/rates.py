@@ -9,8 +9,10 @@ from typing import Literal, get_args
 
 from pgbackup.domain.model import Measurement
 
-Rated = Literal["fetch", "unpack", "combine", "stage", "replay"]
-"""The steps that have a rate."""
+Physical = Literal["fetch", "unpack", "combine", "stage", "replay"]
+"""The steps of a cluster's recovery."""
+Rated = Literal[Physical, "restore", "compare"]
+"""The steps that have a rate; those of a dump's restore and of all checks are measured by drills."""
 
 _ENOUGH = 8_000_000
 _LAST = 15
@@ -20,7 +22,8 @@ _LAST = 15
 class Rates:
     """Bytes a second, and the seconds that a server takes to start; the usual ones are those of bench/physical.
 
-    ``fetch`` counts stored bytes, decrypted on the way; ``measured`` says which steps were measured.
+    ``fetch`` counts stored bytes, decrypted on the way, ``restore`` and ``compare`` those of the databases;
+    ``measured`` says which steps were measured.
     """
 
     fetch: float = 400e6
@@ -29,13 +32,15 @@ class Rates:
     stage: float = 250e6
     replay: float = 160 * 2**20
     start: float = 1.5
+    restore: float = 60e6
+    compare: float = 100e6
     measured: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """Say what a prediction is made from."""
         if not self.measured:
             return "nothing was measured yet: predicted from usual rates"
-        rest = "" if set(get_args(Rated)) <= set(self.measured) else "; usual ones for the rest"
+        rest = "" if set(get_args(Physical)) <= set(self.measured) else "; usual ones for the rest"
         return f"predicted from measured rates of {', '.join(self.measured)}{rest}"
 
 

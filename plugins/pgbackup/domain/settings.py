@@ -14,6 +14,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pgbackup.domain.errors import ConfigurationError
 from pgbackup.domain.ids import CLUSTER_NAME
 
+LOCAL = "local"
+"""The name of the repository in `paths.backups`."""
+
 _UNITS = {"s": 1, "sec": 1, "min": 60, "h": 3600, "d": 86400, "day": 86400, "days": 86400, "w": 604800}
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*")
 
@@ -111,9 +114,21 @@ class Paths(Section):
         return self.recovered or self.backups / ".recovered"
 
     @property
+    def incidents_folder(self) -> Path:
+        """The journal and the report of each disaster recovery, one private folder each."""
+        return self.backups / ".incidents"
+
+    @property
     def state_folder(self) -> Path:
         """What the next capture needs of the last one, in the clear: backup manifests, mode 0600."""
         return self.backups / ".state"
+
+
+class Repository(Section):
+    """Another place that holds copies of the backups; recoveries read it, and verifications attest in it."""
+
+    folder: Path
+    """A mounted copy of a repository."""
 
 
 class Encryption(Section):
@@ -229,6 +244,25 @@ class VerifyBackup(Section):
     queries: tuple[Query, ...] = ()
 
 
+class Control(Section):
+    """How this machine stops and starts the server, for a recovered cluster that takes its place."""
+
+    data_directory: Path
+    """The server's data directory, as this machine sees it."""
+    stop: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """A program and its arguments (no shell) that ends when the server is down; default: `pg_ctl stop --mode=fast`."""
+    start: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """A program and its arguments that starts the server and ends; default: pg_ctl, with the options the server had."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if not self.data_directory.is_absolute():
+            raise ValueError("data_directory: write the whole path")
+        if (self.stop is None) != (self.start is None):
+            raise ValueError("name both stop and start, or neither")
+        return self
+
+
 class Recovery(Section):
     """Who has to agree before a DAG run recovers anything."""
 
@@ -248,6 +282,20 @@ class Recovery(Section):
         return self
 
 
+class Drill(Section):
+    """The quarterly recovery tests, into isolation."""
+
+    schedule: str = "0 6 1 1,4,7,10 *"
+    """Cron, UTC."""
+    due: Duration = timedelta(hours=4)
+    """A run that takes longer raises an alert."""
+    oldest: Duration = timedelta(days=100)
+    """An alert when a scenario was not drilled for so long, or never since the first backup."""
+    table: str | None = None
+    """The table that is recovered alone (`schema.table`, or `database.schema.table`); default: the one with most
+    rows."""
+
+
 class Cluster(Section):
     """A PostgreSQL server that is protected."""
 
@@ -262,6 +310,9 @@ class Cluster(Section):
     load: Load = Load()
     verify_backup: VerifyBackup = VerifyBackup()
     recovery: Recovery = Recovery()
+    drill: Drill = Drill()
+    control: Control | None = None
+    """For putting a recovered cluster in this one's place (`pgbackup recover switch`); none: that is refused."""
     fingerprints: Fingerprints = Fingerprints()
 
 
@@ -294,6 +345,8 @@ class Settings(Section):
 
     version: Literal[1]
     paths: Paths = Paths()
+    repositories: dict[str, Repository] = Field(default_factory=dict)
+    """Besides `local`, by name: `pgbackup recover --from NAME`, `pgbackup catalog rebuild --from NAME`."""
     catalog: Connection
     encryption: Encryption = Field(default_factory=Encryption, validate_default=True)
     objectives: Objectives = Objectives()
@@ -306,6 +359,13 @@ class Settings(Section):
         for name in self.clusters:
             if not CLUSTER_NAME.fullmatch(name):
                 raise ValueError(f"cluster name {name!r} must match ^{CLUSTER_NAME.pattern}$")
+        return self
+
+    @model_validator(mode="after")
+    def _repository_names(self) -> Self:
+        for name in self.repositories:
+            if name == LOCAL or not CLUSTER_NAME.fullmatch(name):
+                raise ValueError(f"repository name {name!r} must match ^{CLUSTER_NAME.pattern}$ and not be {LOCAL!r}")
         return self
 
     def cluster(self, name: str) -> Cluster:

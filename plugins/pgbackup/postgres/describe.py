@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -64,6 +65,20 @@ def summarizes_wal(connection: Connection) -> bool:
     return bool(row and row[0])
 
 
+def database(connection: Connection) -> dict[str, Any]:
+    """Describe the connected database: what a manifest's entry says of it beside its tables, sequences and snapshot."""
+    row = rows(connection, "database")[0]
+    return {
+        **row,
+        "settings": tuple(row["settings"]),
+        "foreign_keys": foreign_keys(connection),
+        "materialized_views": materialized_views(connection),
+        "extensions": extensions(connection),
+        "objects": objects(connection),
+        "invalid_indexes": invalid_indexes(connection),
+    }
+
+
 def databases(connection: Connection) -> tuple[str, ...]:
     """List the databases that a full backup holds."""
     return tuple(row["datname"] for row in rows(connection, "databases"))
@@ -78,6 +93,11 @@ def roles(connection: Connection) -> tuple[tuple[str, ...], str]:
 def tables(connection: Connection) -> tuple[TableSource, ...]:
     """List the tables whose rows a dump holds."""
     return tuple(TableSource(**{**row, "columns": tuple(row["columns"])}) for row in rows(connection, "tables"))
+
+
+def partitions(connection: Connection, schema: str, name: str) -> frozenset[tuple[str, str]]:
+    """Return schema and name of a table and of its partitions, nothing when there is no such table."""
+    return frozenset(connection.execute(query("partitions"), {"schema": schema, "name": name}).fetchall())
 
 
 def sequences(connection: Connection) -> tuple[Sequence, ...]:
@@ -122,16 +142,21 @@ def large_objects(connection: Connection) -> Content:
 
 
 def content(connection: Connection, table: TableSource) -> Content:
-    """Fingerprint one table: its rows, and the sum of their hashes, which no order of rows changes.
+    """Fingerprint one table as a backup does."""
+    return fingerprint(connection, table.identifier, table.columns, table.condition)
+
+
+def fingerprint(connection: Connection, table: sql.Identifier, names: Iterable[str], condition: str = "") -> Content:
+    """Fingerprint a table: its rows, and the sum of their hashes, which no order of rows changes.
 
     Every column is named, in canonical order: ``t::text`` would read a column called t, and inherited columns move.
     """
     # A row of no columns still is a row: its text is "()".
-    columns = sql.SQL(", ").join(sql.SQL("a.{}").format(sql.Identifier(column)) for column in table.columns)
+    columns = sql.SQL(", ").join(sql.SQL("a.{}").format(sql.Identifier(column)) for column in names)
     statement = sql.SQL(
         'SELECT count(*), coalesce(sum(pg_catalog.hashtextextended(ROW({})::text COLLATE "C", 0)), 0)::text'
         " FROM ONLY {} AS a {}"
-    ).format(columns, table.identifier, sql.SQL(table.condition))
+    ).format(columns, table, sql.SQL(condition))
     row = connection.execute(statement).fetchone()
     assert row is not None  # noqa: S101 - an aggregate always has a row
     return Content(rows=row[0], hash=row[1])

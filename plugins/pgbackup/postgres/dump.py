@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pgbackup.domain.model import Command
@@ -60,6 +61,34 @@ def dump_database(
     )
 
 
+def dump_at_rest(
+    programs: Programs,
+    access: ProgramAccess,
+    database: str,
+    file: Path,
+    *,
+    compression: str,
+    without_rows_of: Iterable[str],
+    large_objects: bool,
+) -> Command:
+    """Dump one database of a server that nobody writes to, custom format, into ``file``.
+
+    Of tables that match one of the patterns only the definition is in it.
+    """
+    return programs.command(
+        "pg_dump",
+        "--format=custom",
+        f"--file={file}",
+        f"--compress={compression}",
+        *(f"--exclude-table-data={pattern}" for pattern in without_rows_of),
+        "--blobs" if large_objects else "--no-blobs",
+        "--no-password",
+        "--lock-wait-timeout=30000",
+        f"--dbname={access.conninfo(database)}",
+        env=access.env,
+    )
+
+
 def compression_for(method: str, pg_dump: str) -> str:
     """Return ``full_backup.compression`` as a pg_dump of this version takes it.
 
@@ -107,6 +136,20 @@ def restore_database(programs: Programs, access: ProgramAccess, archive: Path, *
         str(archive),
         env={**access.env, "PGOPTIONS": _WRITABLE},
     )
+
+
+def restore_definitions(programs: Programs, access: ProgramAccess, archive: Path) -> Command:
+    """Create a database from its dump, without rows, indexes and constraints; see restore_database."""
+    command = restore_database(programs, access, archive, jobs=1)
+    return dataclasses.replace(command, argv=(command.argv[0], "--section=pre-data", *command.argv[1:]))
+
+
+def restore_chosen(
+    programs: Programs, access: ProgramAccess, chosen: Path, archive: Path, database: str, *, jobs: int
+) -> Command:
+    """Restore the entries that a list names into a database that has their definitions."""
+    command = fill_database(programs, access, archive, database, jobs=jobs)
+    return dataclasses.replace(command, argv=(command.argv[0], f"--use-list={chosen}", *command.argv[1:]))
 
 
 def fill_database(programs: Programs, access: ProgramAccess, archive: Path, database: str, *, jobs: int) -> Command:

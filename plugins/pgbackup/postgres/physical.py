@@ -125,6 +125,12 @@ def read_control(programs: Programs, data: Path) -> Command:
     return programs.command("pg_controldata", f"--pgdata={data}")
 
 
+def parse_control(control: str) -> dict[str, str]:
+    """Return the control data by name."""
+    rows = (line.partition(":") for line in control.splitlines())
+    return {name: value.strip() for name, _, value in rows}
+
+
 def source_limits(control: str) -> dict[str, str]:
     """Return the settings of the source that a server needs at least as high to replay its WAL."""
     names = {
@@ -133,8 +139,7 @@ def source_limits(control: str) -> dict[str, str]:
         "max_prepared_xacts setting": "max_prepared_transactions",
         "max_locks_per_xact setting": "max_locks_per_transaction",
     }
-    rows = (line.partition(":") for line in control.splitlines())
-    return {names[name]: value.strip() for name, _, value in rows if name in names}
+    return {names[name]: value for name, value in parse_control(control).items() if name in names}
 
 
 def read_backup_manifest(path: Path) -> WalRange:

@@ -128,6 +128,22 @@ def violations(
     return tuple(found)
 
 
+def dangling(connection: Connection) -> tuple[Violation, ...]:
+    """Find what refers to nothing in a database, by the foreign keys that its server vouches for: reads all of it."""
+    tables = connection.execute(
+        "SELECT DISTINCT conrelid::int8 FROM pg_catalog.pg_constraint WHERE contype = 'f' ORDER BY 1"
+    ).fetchall()
+    return tuple(
+        violation
+        for (oid,) in tables
+        for row in _rows(connection, "references", oid=oid)
+        if row["referencing"] == oid and not row["temporal"]
+        for violation in _dangling(
+            connection, row, sql.SQL(row["referencing_name"]), sql.SQL(row["referenced_name"]), None, None
+        )
+    )
+
+
 def _dangling(
     connection: Connection,
     key: dict[str, Any],

@@ -197,6 +197,11 @@ def living_on(programs: Programs, program: str, *arguments: str) -> Command:
     return Command((*prefix, *programs.command(program, *arguments).argv))
 
 
+def owned_by(user: int, group: int, command: Command) -> Command:
+    """Call a program as the user that a data directory belongs to; only root can."""
+    return Command(("setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups", "--", *command.argv))
+
+
 def _replay_buffers() -> str:
     """A quarter of the memory, up to 2 GB: with little, the same pages are read and written again and again."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -49,9 +49,14 @@ class Archive:
 
     def script(self, chosen: Iterable[Entry], *options: str) -> Command:
         """Write the SQL of some entries to standard output."""
+        use = self.choose(chosen)
+        return self.programs.command("pg_restore", f"--use-list={use}", "--file=-", *options, str(self.path))
+
+    def choose(self, chosen: Iterable[Entry]) -> Path:
+        """Write a list of entries for pg_restore, beside the dump."""
         use = self.path.parent / "chosen.list"
         use.write_bytes(b"".join(entry.line + b"\n" for entry in chosen))
-        return self.programs.command("pg_restore", f"--use-list={use}", "--file=-", *options, str(self.path))
+        return use
 
     def owners(self, roles: Iterable[str]) -> frozenset[str]:
         """Return those of some roles that own something in the dump."""

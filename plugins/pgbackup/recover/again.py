@@ -53,13 +53,13 @@ def make_again(
             connection.execute(script(archive.text(last)))
         rows = sink.rows
         if expected not in {None, rows}:
-            raise RefusedError(f"{rows} rows came, the backup has {expected}", hint="recover from another copy")
+            raise RefusedError(f"{rows} rows came, there were {expected}", hint="recover from another copy")
         notes = [note for key in keys for note in _make_key(connection, archive, key)]
     # Views, functions, other tables' policies: whoever dropped the table with CASCADE dropped them as well.
     known = ids | {key.id for key in keys}
     stood = [entry.text for entry in archive.entries if entry.depends & tables and entry.id not in known]
     if stood:
-        notes.append(f"what stood on the table in the backup is not made again: {some(stood, most=50)}")
+        notes.append(f"what stood on the table then is not made again: {some(stood, most=50)}")
     return rows, tuple(notes)
 
 

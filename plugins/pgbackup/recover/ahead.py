@@ -12,13 +12,14 @@ from pathlib import Path
 
 from pgbackup.domain.errors import ConfigurationError, RefusedError, UnfitError
 from pgbackup.domain.ids import BackupId
+from pgbackup.domain.manifest import Manifest
 from pgbackup.domain.ports import Site
 from pgbackup.domain.recovery import RecoveryPlan
 from pgbackup.domain.survey import survey
 from pgbackup.domain.target import Target
 from pgbackup.recover.cluster import refuse_another
 from pgbackup.recover.planning import plan as plan_recovery
-from pgbackup.recover.workplace import Workplace, workplace
+from pgbackup.recover.workplace import workplace
 from pgbackup.restore.fetch import describe_copy
 from pgbackup.restore.fitness import refuse_unfit
 from pgbackup.restore.isolated import server_for
@@ -66,10 +67,10 @@ def foresee(site: Site, cluster: str, request: Request) -> Foresight:
         plan = begun or plan_recovery(
             site, cluster, request.target, timeline=request.timeline, repository=request.repository
         )
-        _refuse_machine(site, plan, place)
+        refuse_machine(site, plan, place.server)
     found = survey(read_holdings(site, site.repositories[request.repository], cluster), request.timeline)
     newest = max(window.latest for window in found.windows.values())
-    needs, free = _space(plan), shutil.disk_usage(request.into.parent).free
+    needs, free = space(plan), shutil.disk_usage(request.into.parent).free
     if begun is None and needs > free:
         raise UnfitError(
             f"{needs / 1e6:.0f} MB are needed in {request.into.parent}, {free / 1e6:.0f} MB are free",
@@ -105,16 +106,17 @@ def _refuse_port(port: int) -> None:
             ) from None
 
 
-def _refuse_machine(site: Site, plan: RecoveryPlan, place: Workplace) -> None:
-    """Raise UnfitError when programs, extensions or keys are missing."""
+def refuse_machine(site: Site, plan: RecoveryPlan, folder: Path) -> Manifest:
+    """Return the manifest of the chain's end; raises UnfitError when programs, extensions or keys are missing."""
     last = describe_copy(site.repositories[plan.repository], BackupId.parse(plan.chain[-1])).manifest
-    refuse_unfit(last, server_for(site, last, place.server).programs, site.runner)
+    refuse_unfit(last, server_for(site, last, folder).programs, site.runner)
     if last.encrypted:
         with site.keyring.opened():
             pass
+    return last
 
 
-def _space(plan: RecoveryPlan) -> int:
+def space(plan: RecoveryPlan) -> int:
     """Return the bytes that a recovery takes at its widest: stored files, unpacked ones, combined ones, WAL."""
     sizes = {step.name: step.bytes for step in plan.steps}
     unpacked = sizes["unpack, check, combine"] * (2 if len(plan.chain) > 1 else 1)

@@ -19,6 +19,7 @@ from pgbackup.postgres import beside, describe, swap
 from pgbackup.postgres.beside import Leftover
 from pgbackup.postgres.connection import Connection, connect, server_errors
 from pgbackup.recover.application import application_findings
+from pgbackup.recover.switchable import old_directories
 
 log = logging.getLogger(__name__)
 
@@ -112,9 +113,9 @@ def cut_over(site: Site, plan: CutoverPlan, *, reindex: bool = False) -> CutOver
 
 
 def list_old(site: Site, cluster: str) -> tuple[tuple[str, Leftover], ...]:
-    """List what recoveries made or set aside and nobody dropped: databases, and tables with the database of theirs."""
+    """List what recoveries made or set aside and nobody dropped: directories, databases, tables with their database."""
     parameters = site.recovery_connections(cluster)
-    found: list[tuple[str, Leftover]] = []
+    found = [("", one) for one in old_directories(site, cluster)]
     with server_errors(cluster):
         with connect(parameters) as connection:
             found += [("", one) for one in beside.leftovers(connection)]

@@ -1,28 +1,27 @@
-"""Recover a database beside the present one: restored from a dump, compared with its source, named when it is equal."""
+"""Recover a database beside the present one: restored, compared with its source, named when it is equal."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import datetime
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TypeVar
 
 from pgbackup.domain.errors import ConfigurationError, ProgramFailed, RefusedError, UnfitError
 from pgbackup.domain.findings import RESTORE, failures, some
-from pgbackup.domain.manifest import Manifest
-from pgbackup.domain.model import ConnectionParameters, Finding, Verdict
+from pgbackup.domain.manifest import Database, Manifest
+from pgbackup.domain.model import ConnectionParameters, Finding
 from pgbackup.domain.ports import Site
 from pgbackup.domain.recovery import Step
+from pgbackup.domain.target import Target
 from pgbackup.postgres import beside, dump
 from pgbackup.postgres.beside import Leftover
 from pgbackup.postgres.connection import Connection, connect, program_access, server_errors
 from pgbackup.postgres.toc import Archive, read_archive
 from pgbackup.recover.application import application_findings
-from pgbackup.recover.dumps import Dump, choose_dump, fetched, fitting_programs
+from pgbackup.recover.dumps import PlainDump, fitting_programs
+from pgbackup.recover.origin import Origin, choose, opened
 from pgbackup.restore.compare import Comparison
 from pgbackup.restore.isolated import Restored, judge_restore
 
@@ -38,13 +37,9 @@ class DatabasePlan:
     cluster: str
     database: str
     name: str
-    repository: str
-    backup_id: str
-    backup_time: datetime
-    verdict: Verdict | None
-    dump_bytes: int
-    database_bytes: int
-    tables: int
+    origin: Origin
+    database_bytes: int | None
+    tables: int | None
     leftovers: tuple[Leftover, ...]
 
 
@@ -56,6 +51,7 @@ class RecoveredDatabase:
     name: str
     findings: tuple[Finding, ...]
     steps: tuple[Step, ...]
+    notes: tuple[str, ...]
 
     @property
     def ok(self) -> bool:
@@ -69,35 +65,49 @@ def plan_database(
     database: str,
     backup_id: str | None = None,
     *,
+    target: Target | None = None,
+    timeline: int | None = None,
     name: str | None = None,
     repository: str = "local",
     even_rejected: bool = False,
 ) -> DatabasePlan:
-    """Plan to restore a database from a full backup (default: the newest verified one) into the protected server.
+    """Plan to restore a database into the protected server as it was at ``target``, any moment that can be reached.
 
-    Raises RefusedError when the backup or the name cannot be had, UnfitError with what the server or the role of
-    ``recovery_connection`` lacks; nothing is touched.
+    Without one as a full backup has it, the newest verified one by default. Raises RefusedError when backup, moment or
+    name cannot be had, UnfitError with what the server or the role of ``recovery_connection`` lacks, having touched
+    nothing.
     """
-    found = choose_dump(site, cluster, database, backup_id, repository=repository, even_rejected=even_rejected)
     if name is not None and not ("\0" not in name and 0 < len(name.encode()) <= 63):
         raise ConfigurationError("a database's name has 1 to 63 bytes", detail=repr(name[:80]), hint="see --as")
+    chosen = choose(
+        site,
+        cluster,
+        database,
+        backup_id,
+        target,
+        timeline=timeline,
+        repository=repository,
+        even_rejected=even_rejected,
+    )
     with server_errors(cluster), connect(site.recovery_connections(cluster)) as connection:
-        fitting_programs(site, connection, found.manifest)
+        fitting_programs(site, connection, chosen.manifest)
         wanted = name or beside.free_name(connection, database, "restored", site.clock())
         _refuse_taken(connection, wanted)
-        _refuse_missing(connection, found, [found.entry.owner])
+        if chosen.entry is None and not beside.exists(connection, database):
+            raise RefusedError(
+                f"neither {chosen.manifest.id} nor the server knows a database {database!r}",
+                hint="`pgbackup recover cluster` brings back everything that was there",
+            )
+        if chosen.entry is not None:
+            _refuse_missing(connection, chosen.entry, [chosen.entry.owner])
         leftovers = beside.leftovers(connection)
     return DatabasePlan(
         cluster=cluster,
         database=database,
         name=wanted,
-        repository=repository,
-        backup_id=found.manifest.id,
-        backup_time=found.manifest.backup_time,
-        verdict=found.verdict,
-        dump_bytes=found.file.stored_bytes,
-        database_bytes=found.entry.bytes,
-        tables=len(found.entry.tables),
+        origin=chosen.origin,
+        database_bytes=chosen.entry.bytes if chosen.entry else None,
+        tables=len(chosen.entry.tables) if chosen.entry else None,
         leftovers=leftovers,
     )
 
@@ -108,13 +118,15 @@ def recover_database(site: Site, plan: DatabasePlan) -> RecoveredDatabase:
     Until the end the new database is called ``restoring_…_at_…``; one that a killed recovery left is in the plan of the
     next, and is never dropped by us. Raises RefusedError when the dump cannot be restored.
     """
-    found = choose_dump(
-        site, plan.cluster, plan.database, plan.backup_id, repository=plan.repository, even_rejected=True
-    )
     parameters = site.recovery_connections(plan.cluster)
     with server_errors(plan.cluster), connect(parameters) as connection:
         _refuse_taken(connection, plan.name)
-        return _Recovery(site, plan, found, parameters, connection).make()
+    with (
+        opened(site, plan.origin, plan.database) as dump,
+        server_errors(plan.cluster),
+        connect(parameters) as connection,
+    ):
+        return _Recovery(site, plan, dump, parameters, connection, list(dump.steps)).make()
 
 
 def _refuse_taken(connection: Connection, name: str) -> None:
@@ -124,11 +136,11 @@ def _refuse_taken(connection: Connection, name: str) -> None:
         )
 
 
-def _refuse_missing(connection: Connection, found: Dump, owners: list[str]) -> None:
-    lacking = beside.missing(connection, owners, [one.name for one in found.entry.extensions])
+def _refuse_missing(connection: Connection, entry: Database, owners: list[str]) -> None:
+    lacking = beside.missing(connection, owners, [one.name for one in entry.extensions])
     if lacking:
         raise UnfitError(
-            f"{found.entry.name!r} cannot be restored here as it is",
+            f"{entry.name!r} cannot be restored here as it is",
             detail="; ".join(lacking),
             hint="grant it, or let recovery_connection in protocol.yaml name a role that may: a superuser",
         )
@@ -140,50 +152,47 @@ class _Recovery:
 
     site: Site
     plan: DatabasePlan
-    dump: Dump
+    dump: PlainDump
     parameters: ConnectionParameters
     connection: Connection
-    steps: list[Step] = field(default_factory=list)
+    steps: list[Step]
 
     def make(self) -> RecoveredDatabase:
-        """Fetch, restore, give properties, compare, name."""
+        """Restore, give properties, compare, name."""
         plan, entry = self.plan, self.dump.entry
+        _refuse_taken(self.connection, plan.name)
         programs = fitting_programs(self.site, self.connection, self.dump.manifest)
         unfinished = beside.unfinished_name(self.connection, plan.database, self.site.clock())
-        with contextlib.ExitStack() as stack:
-            path = self._step(
-                "fetch and decrypt", plan.dump_bytes, lambda: stack.enter_context(fetched(self.site, self.dump))
-            )
-            archive = read_archive(self.site.runner, programs, path, entry.encoding)
-            _refuse_missing(self.connection, self.dump, [*archive.owners(self.dump.manifest.roles), entry.owner])
-            header = beside.read_header(archive, unfinished)
-            note = f"{plan.database!r} of {plan.backup_id} was being restored here; unless a recovery runs, drop it"
-            beside.create(self.connection, header, unfinished, note)
-            restored = self._step("restore", entry.bytes, lambda: self._restore(archive, unfinished, path))
+        archive = read_archive(self.site.runner, programs, self.dump.path, entry.encoding)
+        _refuse_missing(self.connection, entry, [*archive.owners(self.dump.manifest.roles), entry.owner])
+        header = beside.read_header(archive, unfinished)
+        note = f"{plan.database!r} of {plan.origin} was being restored here; unless a recovery runs, drop it"
+        beside.create(self.connection, header, unfinished, note)
+        restored = self._step("restore", entry.bytes, lambda: self._restore(archive, unfinished))
         beside.give_properties(self.connection, header, unfinished)
         self._step("analyze", 0, lambda: self._analyze(unfinished))
         findings = (self._restored(restored), *self._step("compare", 0, lambda: self._compare(unfinished, restored)))
         if not all(finding.ok for finding in findings):
-            note = f"{plan.database!r} of {plan.backup_id}, not equal to its source: {failures(findings)}"
+            note = f"{plan.database!r} of {plan.origin}, not equal to its source: {failures(findings)}"
             self.connection.execute(beside.comment_on(unfinished, beside.MARK + note))
             log.error("%s keeps its name: %s", unfinished, note)
-            return RecoveredDatabase(plan, unfinished, findings, tuple(self.steps))
+            return RecoveredDatabase(plan, unfinished, findings, tuple(self.steps), self.dump.notes)
         beside.publish(self.connection, unfinished, plan.name)
-        log.info("%s of %s is restored as %s", plan.database, plan.backup_id, plan.name)
-        return RecoveredDatabase(plan, plan.name, findings, tuple(self.steps))
+        log.info("%s of %s is restored as %s", plan.database, plan.origin, plan.name)
+        return RecoveredDatabase(plan, plan.name, findings, tuple(self.steps), self.dump.notes)
 
-    def _restore(self, archive: Archive, name: str, path: Path) -> Restored:
+    def _restore(self, archive: Archive, name: str) -> Restored:
         jobs = self.site.settings.cluster(self.plan.cluster).verify_backup.jobs
         with program_access(self.parameters) as access:
             try:
-                self.site.runner.run(dump.fill_database(archive.programs, access, path, name, jobs=jobs))
+                self.site.runner.run(dump.fill_database(archive.programs, access, archive.path, name, jobs=jobs))
             except ProgramFailed as error:
                 return judge_restore(self.dump.manifest, self.plan.database, error)
         return Restored(self.plan.database, (), (), unreachable_foreign_data=False)
 
     def _restored(self, restored: Restored) -> Finding:
         seconds = next(step.seconds for step in self.steps if step.name == "restore")
-        detail = some(restored.errors) if restored.errors else f"{self.plan.tables} tables"
+        detail = some(restored.errors) if restored.errors else f"{len(self.dump.entry.tables)} tables"
         return Finding(RESTORE, not restored.errors, seconds, detail, "`pgbackup recover old` lists what is unfinished")
 
     def _analyze(self, name: str) -> None:
@@ -208,6 +217,6 @@ class _Recovery:
         return result
 
 
-def _only(found: Dump, name: str) -> Manifest:
+def _only(found: PlainDump, name: str) -> Manifest:
     """Return the manifest as if the database alone had been captured, under its new name."""
     return found.manifest.model_copy(update={"databases": (found.entry.model_copy(update={"name": name}),)})

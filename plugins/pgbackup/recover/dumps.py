@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from pgbackup.catalog.rebuild import committed
 from pgbackup.domain.errors import ConfigurationError, RefusedError, UnfitError
+from pgbackup.domain.findings import some
 from pgbackup.domain.ids import BackupId
-from pgbackup.domain.manifest import Database, File, Manifest
+from pgbackup.domain.manifest import HASH_VERSION, Content, Database, File, Manifest, Table
 from pgbackup.domain.model import Kind, Verdict
-from pgbackup.domain.ports import Site
+from pgbackup.domain.ports import Site, Store
+from pgbackup.domain.recovery import Step
 from pgbackup.postgres import describe
 from pgbackup.postgres.connection import Connection
 from pgbackup.postgres.programs import Programs, find_programs
+from pgbackup.postgres.toc import Entry, table_texts
 from pgbackup.restore.fetch import describe_copy, fetch_file, open_passphrase
 from pgbackup.restore.reach import verdict_of
 from pgbackup.scratch import private_folder
@@ -37,6 +43,20 @@ class Dump:
         return self.manifest.dump(self.entry)
 
 
+@dataclass(frozen=True)
+class PlainDump:
+    """A dump that lies open on this machine: ``entry`` says what it holds, ``manifest`` of which server it is.
+
+    ``steps`` are those that brought it here; ``notes`` are what to know of it.
+    """
+
+    manifest: Manifest
+    entry: Database
+    path: Path
+    steps: tuple[Step, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
 def choose_dump(
     site: Site, cluster: str, database: str, backup_id: str | None, *, repository: str, even_rejected: bool
 ) -> Dump:
@@ -45,10 +65,9 @@ def choose_dump(
     Reads the repository's own listing; works while the catalog is down. Raises RefusedError for a backup that is not
     there, does not hold the database, or was rejected (unless ``even_rejected``).
     """
-    if repository not in site.repositories:
-        raise ConfigurationError(f"no repository {repository!r}", detail=", ".join(site.repositories))
     if backup_id is None:
-        return _newest(site, cluster, database, repository)
+        newest = next(verified_dumps(site, cluster, database, repository), None)
+        return newest or refuse_none(site, cluster, database, repository)
     named = BackupId.parse(backup_id)
     if (named.cluster, named.kind) != (cluster, Kind.FULL):
         raise ConfigurationError(f"{named} is no full backup of {cluster}", hint="`pgbackup list` shows which are")
@@ -59,19 +78,41 @@ def choose_dump(
 
 
 def _dump(site: Site, backup_id: BackupId, database: str, repository: str) -> Dump:
-    store = site.repositories[repository]
+    store = _store(site, repository)
     manifest = describe_copy(store, backup_id).manifest
     return Dump(repository, manifest, manifest.database(database), verdict_of(store, backup_id))
 
 
-def _newest(site: Site, cluster: str, database: str, repository: str) -> Dump:
-    store = site.repositories[repository]
-    full = [one for one in committed(store) if one.cluster == cluster and one.kind is Kind.FULL]
-    for backup_id in sorted(full, reverse=True):
+def verified_dumps(site: Site, cluster: str, database: str, repository: str) -> Iterator[Dump]:
+    """List the dumps of a database whose copies in a repository were verified there, newest first."""
+    for manifest in verified_backups(site, cluster, repository):
+        with contextlib.suppress(RefusedError):  # without this database
+            yield Dump(repository, manifest, manifest.database(database), Verdict.VERIFIED)
+
+
+def verified_backups(site: Site, cluster: str, repository: str) -> Iterator[Manifest]:
+    """List the full backups whose copies in a repository were verified there, newest first."""
+    store = _store(site, repository)
+    for backup_id in _full_backups(store, cluster):
         if verdict_of(store, backup_id) is Verdict.VERIFIED:
-            with contextlib.suppress(RefusedError):  # damaged, under deletion, or without this database: an older one
-                return _dump(site, backup_id, database, repository)
-    others = ", ".join(map(str, sorted(full, reverse=True)[:3])) or "none"
+            with contextlib.suppress(RefusedError):  # damaged, or under deletion
+                yield describe_copy(store, backup_id).manifest
+
+
+def _store(site: Site, repository: str) -> Store:
+    if repository not in site.repositories:
+        raise ConfigurationError(f"no repository {repository!r}", detail=", ".join(site.repositories))
+    return site.repositories[repository]
+
+
+def _full_backups(store: Store, cluster: str) -> list[BackupId]:
+    found = [one for one in committed(store) if one.cluster == cluster and one.kind is Kind.FULL]
+    return sorted(found, reverse=True)
+
+
+def refuse_none(site: Site, cluster: str, database: str, repository: str) -> NoReturn:
+    """Raise RefusedError: no verified dump of a database is there."""
+    others = ", ".join(map(str, _full_backups(site.repositories[repository], cluster)[:3])) or "none"
     raise RefusedError(
         f"no verified backup of {database!r} is in {repository}",
         detail=f"full backups there: {others}",
@@ -95,11 +136,12 @@ def fitting_programs(site: Site, connection: Connection, manifest: Manifest) -> 
 
 
 @contextlib.contextmanager
-def fetched(site: Site, dump: Dump) -> Iterator[Path]:
+def fetched(site: Site, dump: Dump) -> Iterator[PlainDump]:
     """Bring the dump, checked and decrypted, into a private folder; it is gone when the block ends.
 
     Raises UnfitError when there is no space for it.
     """
+    begun = time.monotonic()
     store = site.repositories[dump.repository]
     description = describe_copy(store, BackupId.parse(dump.manifest.id))
     with private_folder(site.spool / "recover") as folder:
@@ -110,4 +152,35 @@ def fetched(site: Site, dump: Dump) -> Iterator[Path]:
                 detail=f"{needed / 1e6:.0f} MB needed, {free / 1e6:.0f} MB free in {folder.parent}",
                 hint="free some, or let paths.spool name another disk",
             )
-        yield fetch_file(site, store, description, dump.file, open_passphrase(site, store, description), folder)
+        path = fetch_file(site, store, description, dump.file, open_passphrase(site, store, description), folder)
+        step = Step("fetch and decrypt", dump.file.stored_bytes, time.monotonic() - begun)
+        yield PlainDump(dump.manifest, dump.entry, path, (step,))
+
+
+def content_of(dump: PlainDump, tree: Iterable[Entry], *, major: int) -> Content | None:
+    """Return what a table with its partitions held, None where that was not counted.
+
+    The hash is empty where a server of ``major`` version cannot be held to it.
+    """
+    texts, roles = {entry.text for entry in tree}, dump.manifest.roles
+    leaves = [
+        one for one in dump.entry.tables if one.kind == "r" and texts & table_texts(one.schema_name, one.name, roles)
+    ]
+    content = total(leaves)
+    same = (dump.manifest.server.version // 10000, dump.manifest.hash_version) == (major, HASH_VERSION)
+    return content if content is None or same else content.model_copy(update={"hash": ""})
+
+
+def total(leaves: Sequence[Table]) -> Content | None:
+    """Add up fingerprints, which are sums themselves; None where some were not taken."""
+    found = [one.content for one in leaves if one.content is not None]
+    if not leaves or len(found) < len(leaves):
+        return None
+    return Content(rows=sum(one.rows for one in found), hash=str(sum(int(one.hash) for one in found)))
+
+
+def near(name: str, names: Iterable[str]) -> str:
+    """Say which names somebody may have meant."""
+    known = sorted(set(names))
+    found = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"near: {', '.join(found)}" if found else f"there are {some(known) or 'none'}"

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
-from pgbackup.domain.errors import PgBackupError, RefusedError, UnavailableError
+from pgbackup.domain.errors import PgBackupError, RefusedError
 from pgbackup.domain.findings import LATEST, Answer, timed
 from pgbackup.domain.model import Finding, Watched
 from pgbackup.domain.ports import Site
@@ -18,8 +16,8 @@ from pgbackup.domain.target import Latest
 from pgbackup.postgres.connection import server_errors
 from pgbackup.recover.cluster import Recovery
 from pgbackup.recover.planning import plan
-from pgbackup.recover.replay import Replayed, wait_for_leftover
-from pgbackup.recover.workplace import Workplace, workplace
+from pgbackup.recover.replay import Replayed
+from pgbackup.recover.side import private_place, spool_errors
 
 log = logging.getLogger(__name__)
 
@@ -52,32 +50,15 @@ def verify_latest(site: Site, cluster: str) -> Finding:
 def _tried(site: Site, cluster: str) -> Answer:
     now, begun = site.clock(), time.monotonic()
     try:
-        with _private_place(site, cluster) as place, server_errors("the recovered server"):
+        folder = site.spool / "latest" / cluster
+        with spool_errors(), private_place(folder) as place, server_errors("the recovered server"):
             planned = plan(site, cluster, Latest(), timeline=None, repository=site.local.name)
             place.take_up(planned)
             found = Recovery(site, planned, place).replayed()
     except RefusedError as error:
         detail = ": ".join(filter(None, (error.message, error.detail)))
         return False, detail, error.hint or f"take a new base at once: run {cluster}_full_backup"
-    except OSError as error:
-        raise UnavailableError(
-            "cannot recover in the spool", detail=str(error), hint="free space where `paths.spool` is"
-        ) from error
     return True, _told(planned, found, now, time.monotonic() - begun), ""
-
-
-@contextlib.contextmanager
-def _private_place(site: Site, cluster: str) -> Iterator[Workplace]:
-    """Hold a place in the spool that is empty at the beginning and at the end."""
-    folder = site.spool / "latest"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with workplace(folder / cluster) as place:
-        wait_for_leftover(place.server / "data")
-        place.empty()
-        try:
-            yield place
-        finally:
-            place.empty()
 
 
 def _told(planned: RecoveryPlan, found: Replayed, now: datetime, seconds: float) -> str:

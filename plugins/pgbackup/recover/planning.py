@@ -34,7 +34,8 @@ def plan(site: Site, cluster: str, target: Target, *, timeline: int | None, repo
         planned = plan_recovery(holdings, target, timeline, rates)
     except RefusedError:
         store = site.repositories[repository]
-        if not (_may_be_newer(holdings, target, site.clock()) and archive_present(site, cluster, store)):
+        newer = repository == site.local.name and _may_be_newer(holdings, target, site.clock())
+        if not (newer and archive_present(site, cluster)):
             raise
         planned = plan_recovery(read_holdings(site, store, cluster), target, timeline, rates)
     return replace(planned, warnings=(*planned.warnings, note))

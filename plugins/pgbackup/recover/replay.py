@@ -154,8 +154,7 @@ def _switch(folder: Path) -> tuple[int, Lsn]:
 def _check_stopped(site: Site, server: ThrowAwayServer, found: Replayed) -> None:
     """Raise unless the server was stopped cleanly on the timeline that its promotion made."""
     output, _ = site.runner.run(physical.read_control(server.programs, server.data))
-    rows = (line.partition(":") for line in output.decode(errors="replace").splitlines())
-    control = {name: value.strip() for name, _, value in rows}
+    control = physical.parse_control(output.decode(errors="replace"))
     state = control.get("Database cluster state"), control.get("Latest checkpoint's TimeLineID")
     if state != ("shut down", str(found.timeline)):
         raise UnavailableError(

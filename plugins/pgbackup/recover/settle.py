@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from pathlib import Path
 
 from pgbackup.domain.errors import ProgramFailed, UnavailableError
 from pgbackup.domain.ports import Site
+from pgbackup.postgres.standstill import READ_ONLY
 from pgbackup.postgres.throwaway import ThrowAwayServer, living_on
+from pgbackup.recover.workplace import write_whole
 
 _AUTO = "postgresql.auto.conf"
 _FILES = ("postgresql.conf", "pg_hba.conf", "pg_ident.conf", _AUTO)
@@ -22,6 +25,9 @@ _HARMLESS = {
     "max_logical_replication_workers": "0",
 }
 _NOT_OURS = re.compile(rf"\s*({'|'.join(_HARMLESS)}|recovery_\w+)\s*=", re.IGNORECASE)
+_HELD = re.compile(rf"\s*{READ_ONLY}\s*=", re.IGNORECASE)
+_SET = re.compile(r"^(\w+) = '(.*)'$", re.MULTILINE)
+_OPTIONS = "postmaster.opts"
 _HEADER = "# Written by the recovery: settings of the source that must not act here; remove them at the cutover.\n"
 
 
@@ -39,14 +45,67 @@ def give_back_configuration(server: ThrowAwayServer, folder: Path) -> None:
     A file that the source keeps elsewhere becomes an empty one.
     """
     for name in _FILES:
-        kept = folder / name
-        text = kept.read_text(encoding="utf-8", errors="surrogateescape") if kept.exists() else ""
+        text = _read(folder / name)
         if name == _AUTO:
-            lines = (line for line in text.splitlines(keepends=True) if not _NOT_OURS.match(line))
-            additions = (f"{setting} = '{value}'\n" for setting, value in _HARMLESS.items())
-            text = "".join((*lines, "\n", _HEADER, *additions))
+            text = _harmless(text)
         (server.data / name).write_text(text, encoding="utf-8", errors="surrogateescape")
     server.own()
+
+
+def _harmless(text: str) -> str:
+    additions = (f"{setting} = '{value}'\n" for setting, value in _HARMLESS.items())
+    return "".join((_without(text, _NOT_OURS), "\n", _HEADER, *additions))
+
+
+def _without(text: str, lines: re.Pattern[str]) -> str:
+    return "".join(line for line in text.splitlines(keepends=True) if not lines.match(line))
+
+
+def is_settled(data: Path) -> bool:
+    """Tell whether a directory holds a recovered cluster that is kept from the source's surroundings."""
+    set_to = dict(_SET.findall(_read(data / _AUTO)))
+    return _HARMLESS.items() <= set_to.items() and not (data / "recovery.signal").exists()
+
+
+def take_configuration(data: Path, old: Path | None) -> None:
+    """Give a settled directory the configuration of the one whose place it takes, and let it start read only.
+
+    Where ``old`` has no such file, or is none, the recovered one is kept, without what made it harmless. The command
+    line that the old server was started with comes along: `pg_ctl restart` uses it.
+    """
+    for name in (*_FILES, _OPTIONS):
+        kept = old is not None and (old / name).exists()
+        text = _read((old if old is not None and kept else data) / name)
+        if name == _AUTO:
+            text = _without(text, _HELD) if kept else _without(_without(text, _NOT_OURS), _HELD)
+            text += f"{READ_ONLY} = 'on'\n"
+        if kept or name == _AUTO:
+            _put(data / name, text)
+    if old is None or not (old / _OPTIONS).exists():
+        (data / _OPTIONS).unlink(missing_ok=True)  # of a server that was started beside
+
+
+def settle_again(data: Path) -> None:
+    """Take the above back."""
+    _put(data / _AUTO, _harmless(_without(_read(data / _AUTO), _HELD)))
+
+
+def let_write(data: Path) -> None:
+    """Let the server of a directory, which does not run, write again."""
+    text = _read(data / _AUTO)
+    if (free := _without(text, _HELD)) != text:
+        _put(data / _AUTO, free)
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="surrogateescape") if path.exists() else ""
+
+
+def _put(path: Path, text: str) -> None:
+    """Write a file that the directory's owner reads."""
+    owner = path.parent.stat()
+    write_whole(path, text.encode(errors="surrogateescape"))
+    os.chown(path, owner.st_uid, owner.st_gid)
 
 
 def sync(site: Site, server: ThrowAwayServer) -> None:

@@ -1,4 +1,4 @@
-"""Recover one table from a dump: beside the present one, in its place under its OID, or only the rows that are missing.
+"""Recover one table: beside the present one, in its place under its OID, or only the rows that are missing.
 
 The rows go from pg_restore straight into the server, into a table of ours beside; nothing else is restored anywhere.
 The rows of a table that is there are replaced in one transaction, after a look at what would refer to nothing. A table
@@ -7,12 +7,12 @@ that is gone is made again by its own name, in one transaction too.
 
 from __future__ import annotations
 
-import difflib
+import dataclasses
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from enum import StrEnum
 
 import psycopg
@@ -20,17 +20,19 @@ from psycopg import sql
 
 from pgbackup.domain.errors import BusyError, RefusedError, UnfitError
 from pgbackup.domain.findings import some
-from pgbackup.domain.manifest import Table
-from pgbackup.domain.model import Verdict
+from pgbackup.domain.manifest import Content
 from pgbackup.domain.ports import Site
-from pgbackup.postgres import replace
+from pgbackup.domain.target import Target
+from pgbackup.postgres import describe, replace
 from pgbackup.postgres.beside import MARK, stamped
 from pgbackup.postgres.connection import Connection, connect, server_errors
 from pgbackup.postgres.replace import Present, Violation
 from pgbackup.postgres.rows import RowSink
-from pgbackup.postgres.toc import Archive, Entry, read_archive, table_texts
+from pgbackup.postgres.toc import Archive, Entry, read_archive
 from pgbackup.recover.again import make_again
-from pgbackup.recover.dumps import Dump, choose_dump, fetched, fitting_programs
+from pgbackup.recover.dumps import content_of, fitting_programs, total
+from pgbackup.recover.origin import Chosen, FromBackup, Origin, choose, find_table, opened
+from pgbackup.recover.side import Name
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +47,7 @@ class Way(StrEnum):
 
 @dataclass(frozen=True)
 class TablePlan:
-    """What a recovery will do. ``rows`` is what the backup holds, None where it was not counted.
+    """What a recovery will do. ``rows`` is what the backup holds, None where nobody counted: at a moment.
 
     A table that is not ``present`` is made again by its own name, whatever the way.
     """
@@ -56,12 +58,8 @@ class TablePlan:
     name: str
     way: Way
     present: bool
-    repository: str
-    backup_id: str
-    backup_time: datetime
-    verdict: Verdict | None
+    origin: Origin
     rows: int | None
-    dump_bytes: int
 
 
 @dataclass(frozen=True)
@@ -89,34 +87,45 @@ def plan_table(
     table: str,
     backup_id: str | None = None,
     *,
+    target: Target | None = None,
+    timeline: int | None = None,
     way: Way = Way.BESIDE,
     repository: str = "local",
     even_rejected: bool = False,
 ) -> TablePlan:
-    """Plan to recover a table (``schema.table``, no quotes) from a full backup, the newest verified one by default.
+    """Plan to recover a table (``schema.table``, no quotes) as it was at ``target``, at any moment that can be reached.
 
-    Raises RefusedError when the backup never held it or the way is closed, UnfitError for a missing right.
+    Without one as a full backup has it, the newest verified one by default. Raises RefusedError when it cannot have
+    been there, the moment is out of reach or the way is closed, UnfitError for a missing right; nothing is touched.
     """
-    found = choose_dump(site, cluster, database, backup_id, repository=repository, even_rejected=even_rejected)
-    known = _find(found, table)
+    chosen = choose(
+        site,
+        cluster,
+        database,
+        backup_id,
+        target,
+        timeline=timeline,
+        repository=repository,
+        even_rejected=even_rejected,
+    )
     with server_errors(cluster), connect(site.recovery_connections(cluster), database) as connection:
-        fitting_programs(site, connection, found.manifest)
-        present = replace.look_up(connection, known.schema_name, known.name)
+        there = [(one.schema_name, one.name) for one in describe.tables(connection)]
+        schema, name = find_table(site, chosen, database, there, table)
+        fitting_programs(site, connection, chosen.manifest)
+        present = replace.look_up(connection, schema, name)
         if present is not None:
-            _refuse_closed(connection, present, way)
+            refuse_closed(connection, present, way)
+        else:
+            _refuse_no_schema(connection, schema, table)
     return TablePlan(
         cluster=cluster,
         database=database,
-        schema_name=known.schema_name,
-        name=known.name,
+        schema_name=schema,
+        name=name,
         way=way,
         present=present is not None,
-        repository=repository,
-        backup_id=found.manifest.id,
-        backup_time=found.manifest.backup_time,
-        verdict=found.verdict,
-        rows=_rows([known]) if known.kind == "r" else None,
-        dump_bytes=found.file.stored_bytes,
+        origin=chosen.origin,
+        rows=_counted(chosen, (schema, name)),
     )
 
 
@@ -124,26 +133,32 @@ def recover_table(site: Site, plan: TablePlan) -> RecoveredTable:
     """Carry a plan out. Whatever ends it early, present rows are as they were; a table beside may stay, marked as ours.
 
     Raises RefusedError, having changed nothing, when rows would refer to nothing, don't fit the table as it is now, or
-    are not as many as the backup says.
+    are not as many as they were.
     """
-    found = choose_dump(
-        site, plan.cluster, plan.database, plan.backup_id, repository=plan.repository, even_rejected=True
-    )
+    name = (plan.schema_name, plan.name)
     parameters = site.recovery_connections(plan.cluster)
-    with server_errors(plan.cluster), connect(parameters, plan.database) as connection, fetched(site, found) as path:
-        programs = fitting_programs(site, connection, found.manifest)
-        archive = read_archive(site.runner, programs, path, found.entry.encoding)
-        tree = archive.tree(archive.table(plan.schema_name, plan.name, found.manifest.roles))
-        expected = _rows(_leaves(found, tree))
-        present = replace.look_up(connection, plan.schema_name, plan.name)
+    with (
+        opened(site, plan.origin, plan.database, name) as dump,
+        server_errors(plan.cluster),
+        connect(parameters, plan.database) as connection,
+    ):
+        programs = fitting_programs(site, connection, dump.manifest)
+        archive = read_archive(site.runner, programs, dump.path, dump.entry.encoding)
+        tree = archive.tree(archive.table(*name, dump.manifest.roles))
+        expected = content_of(dump, tree, major=describe.server(connection).version // 10000)
+        present = replace.look_up(connection, *name)
         if present is None:
-            rows, notes = make_again(connection, archive, tree, expected, _refuse_misfits(plan))
-            return RecoveredTable(plan, rows, None, None, rows, None, (), notes)
-        return _Recovery(site, plan, connection, present).make(archive, tree, expected)
+            rows, notes = make_again(
+                connection, archive, tree, expected.rows if expected else None, _refuse_misfits(plan)
+            )
+            recovered = RecoveredTable(plan, rows, None, None, rows, None, (), notes)
+        else:
+            recovered = TableRecovery(site, plan, connection, present).make(archive, tree, expected)
+    return dataclasses.replace(recovered, notes=(*dump.notes, *recovered.notes))
 
 
 @dataclass(frozen=True)
-class _Recovery:
+class TableRecovery:
     """One recovery under way, of a table that is there."""
 
     site: Site
@@ -151,23 +166,27 @@ class _Recovery:
     connection: Connection
     present: Present
 
-    def make(self, archive: Archive, tree: tuple[Entry, ...], expected: int | None) -> RecoveredTable:
-        plan, present, moment = self.plan, self.present, self.site.clock()
-        _refuse_closed(self.connection, present, plan.way)
-        staged = self._free("restored", moment)
+    @property
+    def mark(self) -> str:
+        """The comment of a table that has the rows beside."""
+        return f"{MARK}rows of {self.plan.schema_name}.{self.plan.name} in {self.plan.origin}"
+
+    def make(self, archive: Archive, tree: tuple[Entry, ...], expected: Content | None) -> RecoveredTable:
+        """Bring the rows beside, and into the table where the plan says so."""
+        plan, present = self.plan, self.present
+        refuse_closed(self.connection, present, plan.way)
+        staged = self._free("restored")
         rows, columns, notes = self._stage(archive, tree, staged, expected)
         if plan.way is Way.BESIDE:
             lacking = replace.count(self.connection, staged, replace.missing(present)) if present.key else None
             found = replace.violations(self.connection, present, staged)
             return RecoveredTable(plan, rows, _dotted(staged), None, 0, lacking, found, notes)
-        before = self._free("before", moment)
-        added = self._put(staged, before, columns)
-        self.connection.execute(sql.SQL("ANALYZE {}").format(present.identifier))
-        kept = _dotted(before) if plan.way is Way.IN_PLACE else None
-        return RecoveredTable(plan, rows, None, kept, added, None, (), notes)
+        before, added = self.put(staged, columns)
+        return RecoveredTable(plan, rows, None, before, added, None, (), notes)
 
-    def _free(self, word: str, moment: datetime) -> sql.Identifier:
+    def _free(self, word: str) -> sql.Identifier:
         """Return a name beside the table's that nobody has."""
+        moment = self.site.clock()
         schema, name = self.present.schema_name, stamped(self.present.name, word, moment)
         while replace.look_up(self.connection, schema, name) is not None:
             moment += timedelta(seconds=1)
@@ -175,63 +194,72 @@ class _Recovery:
         return sql.Identifier(schema, name)
 
     def _stage(
-        self, archive: Archive, tree: tuple[Entry, ...], staged: sql.Identifier, expected: int | None
+        self, archive: Archive, tree: tuple[Entry, ...], staged: sql.Identifier, expected: Content | None
     ) -> tuple[int, list[str], tuple[str, ...]]:
         """Bring the rows into a table beside, at once; return how many, their columns and what to know of them."""
         plan, present = self.plan, self.present
-        note = f"{MARK}rows of {plan.schema_name}.{plan.name} in {plan.backup_id}"
         data = [entry for entry in archive.parts(tree) if entry.text.startswith("TABLE DATA ")]
         with _refuse_misfits(plan), self.connection.transaction():
-            replace.stage(self.connection, present, staged, note)
+            replace.stage(self.connection, present, staged, self.mark)
             with RowSink(self.connection, staged) as sink:
                 if data:
                     archive.runner.pipe(archive.script(data, "--data-only"), sink=sink)
             self.connection.execute("SET client_encoding = 'UTF8'")
             newer = replace.forget_newer(self.connection, present, staged, sink.columns) if data else []
             rows = sink.rows
-            if expected not in {None, rows}:
-                raise RefusedError(f"{rows} rows came, the backup has {expected}", hint="recover from another copy")
-        notes = [f"columns younger than the backup get their defaults: {some(newer)}"] if newer else []
+            if expected and expected.rows != rows:
+                raise RefusedError(f"{rows} rows came, there were {expected.rows}", hint="recover from another copy")
+        notes = [f"columns that are younger get their defaults: {some(newer)}"] if newer else []
+        if expected and expected.hash:
+            names = sorted({*present.columns, *present.generated}.difference(newer))
+            if describe.fingerprint(self.connection, staged, names).hash != expected.hash:
+                notes.append("values are not what they were: was a column's type or expression changed since?")
         columns = [column for column in present.columns if column not in newer]
         return rows, columns, tuple(notes)
 
-    def _put(self, staged: sql.Identifier, before: sql.Identifier, columns: list[str]) -> int:
-        """Put the staged rows into the table and drop the staged table, in one transaction."""
+    def put(self, staged: sql.Identifier, columns: list[str]) -> tuple[str | None, int]:
+        """Put the staged rows into the table and drop the staged table, in one transaction.
+
+        Returns the name of the table that has the old rows, of a merge None, and how many rows are new.
+        """
         plan, present = self.plan, self.present
         only = replace.missing(present) if plan.way is Way.MERGE else None
+        before = self._free("before")
         wait = self.site.settings.cluster(plan.cluster).full_backup.lock_timeout.total_seconds()
         with _refuse_misfits(plan), self.connection.transaction():
             replace.lock(self.connection, present, wait)
-            found = replace.violations(self.connection, present, staged, only)
-            if found:
-                raise RefusedError(
-                    "rows would refer to nothing: nothing was changed",
-                    detail="\n".join(map(str, found)),
-                    hint=f"the rows are in {_dotted(staged)}; merge what is missing, or recover the other table, too",
-                )
+            self.refuse_violations(staged, only)
             if only is None:
-                note = f"{MARK}rows of {plan.schema_name}.{plan.name} before the recovery from {plan.backup_id}"
+                note = f"{MARK}rows of {plan.schema_name}.{plan.name} before the recovery from {plan.origin}"
                 replace.set_aside(self.connection, present, before, note)
             added = replace.put(self.connection, present, staged, columns, only)
             self.connection.execute(sql.SQL("DROP TABLE {}").format(staged))
-        return added
+        self.connection.execute(sql.SQL("ANALYZE {}").format(present.identifier))
+        return None if only else _dotted(before), added
+
+    def refuse_violations(self, staged: sql.Identifier, only: sql.Composable | None) -> None:
+        """Raise RefusedError when staged rows (``only`` those), put into the table, would refer to nothing."""
+        found = replace.violations(self.connection, self.present, staged, only)
+        if found:
+            raise RefusedError(
+                "rows would refer to nothing: nothing was changed",
+                detail="\n".join(map(str, found)),
+                hint=f"the rows are in {_dotted(staged)}; merge what is missing, or recover the other table, too",
+            )
 
 
-def _find(found: Dump, table: str) -> Table:
-    """Return a table of the backup by its dotted name, which is compared, never taken apart."""
-    tables = {f"{one.schema_name}.{one.name}": one for one in found.entry.tables}
-    same = [one for one in found.entry.tables if f"{one.schema_name}.{one.name}" == table]
-    if len(same) == 1:
-        return same[0]
-    near = difflib.get_close_matches(table, tables, n=3, cutoff=0.5)
-    raise RefusedError(
-        f"{found.manifest.id} holds {len(same) or 'no'} tables {table!r} in {found.entry.name!r}",
-        detail=f"near: {', '.join(near)}" if near else f"it holds {some(tables)}",
-        hint="write schema.table, without quotes",
-    )
+def _refuse_no_schema(connection: Connection, schema: str, table: str) -> None:
+    """Raise when a table that is gone has no schema to be made again in."""
+    found = connection.execute("SELECT FROM pg_catalog.pg_namespace WHERE nspname = %s", (schema,)).fetchone()
+    if found is None:
+        statement = sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)).as_string()
+        raise RefusedError(
+            f"{table} is gone, and so is its schema",
+            hint=f"{statement}, with its owner and grants; or recover the database beside",
+        )
 
 
-def _refuse_closed(connection: Connection, present: Present, way: Way) -> None:
+def refuse_closed(connection: Connection, present: Present, way: Way) -> None:
     """Raise when a way is not open for a relation."""
     name = f"{present.schema_name}.{present.name}"
     if present.kind not in {"r", "p"}:
@@ -265,23 +293,18 @@ def _refuse_misfits(plan: TablePlan) -> Iterator[None]:
         raise
     except psycopg.Error as error:
         raise RefusedError(
-            f"{plan.schema_name}.{plan.name} of {plan.backup_id} does not fit what is there now: nothing was changed",
+            f"{plan.schema_name}.{plan.name} of {plan.origin} does not fit what is there now: nothing was changed",
             detail=str(error).strip(),
             hint="recover the database beside, and take from it what you need",
         ) from None
 
 
-def _leaves(found: Dump, tree: tuple[Entry, ...]) -> list[Table]:
-    texts, roles = {entry.text for entry in tree}, found.manifest.roles
-    return [
-        one for one in found.entry.tables if one.kind == "r" and texts & table_texts(one.schema_name, one.name, roles)
-    ]
-
-
-def _rows(leaves: list[Table]) -> int | None:
-    if not leaves or any(one.content is None for one in leaves):
+def _counted(chosen: Chosen, name: Name) -> int | None:
+    """Return how many rows a backup holds, where it says so: of a partitioned table it does not."""
+    if chosen.entry is None or not isinstance(chosen.origin, FromBackup):
         return None
-    return sum(one.content.rows for one in leaves if one.content)
+    content = total([one for one in chosen.entry.tables if (one.schema_name, one.name) == name and one.kind == "r"])
+    return content.rows if content else None
 
 
 def _dotted(name: sql.Identifier) -> str:

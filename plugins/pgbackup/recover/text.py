@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
 
 from pgbackup.domain.recovery import RecoveryPlan
-from pgbackup.domain.survey import show
 from pgbackup.recover.ahead import Foresight
 from pgbackup.recover.cluster import Recovered
+from pgbackup.recover.markdown import in_seconds, megabytes, moment, plain, span, table
 
 
 def plan_text(ahead: Foresight) -> str:
     """Show what will be done, from what, how long it takes, what will be lost, and what to know before."""
     plan, request = ahead.plan, ahead.request
-    steps = [(step.name, _megabytes(step.bytes), _seconds(step.seconds)) for step in plan.steps]
+    steps = [(step.name, megabytes(step.bytes), in_seconds(step.seconds)) for step in plan.steps]
     lines = [
-        f"Recover **{plan.cluster}** beside to **{_plain(str(plan.target))}**: {plan.target.meaning}.",
+        f"Recover **{plan.cluster}** beside to **{plain(str(plan.target))}**: {plan.target.meaning}.",
         "The protected server is not touched.",
         "",
-        *_table(("", ""), _facts(ahead)),
+        *table(("", ""), _facts(ahead)),
         "",
-        *_table(("step", "size", "predicted"), [*steps, ("total", "", _seconds(plan.seconds))]),
+        *table(("step", "size", "predicted"), [*steps, ("total", "", in_seconds(plan.seconds))]),
         "",
-        *(f"- note: {_plain(warning)}" for warning in plan.warnings),
+        *(f"- note: {plain(warning)}" for warning in plan.warnings),
     ]
     if request.port is None:
         lines.append("- note: no port was asked for: the data directory is made, no server is started on it")
@@ -35,48 +36,54 @@ def report_text(recovered: Recovered, ahead: Foresight, approved: str) -> str:
     plan, found = recovered.plan, recovered.replayed
     predicted = {step.name: step.seconds for step in plan.steps}
     steps = [
-        (step.name, _seconds(predicted[step.name]) if step.name in predicted else "", _seconds(step.seconds))
+        (step.name, in_seconds(predicted[step.name]) if step.name in predicted else "", in_seconds(step.seconds))
         for step in recovered.steps
     ]
-    total = ("total", _seconds(plan.seconds), _seconds(sum(step.seconds for step in recovered.steps)))
+    total = ("total", in_seconds(plan.seconds), in_seconds(sum(step.seconds for step in recovered.steps)))
     facts = [
-        ("target", _plain(str(plan.target))),
+        ("target", plain(str(plan.target))),
         ("recovered to", f"{found.lsn}, now timeline {found.timeline}"),
-        ("last transaction", _moment(found.last_commit)),
-        ("newest heartbeat", _moment(found.heartbeat)),
-        ("newest commit known", _moment(ahead.newest)),
+        ("last transaction", moment(found.last_commit)),
+        ("newest heartbeat", moment(found.heartbeat)),
+        ("newest commit known", moment(ahead.newest)),
         ("lost", _lost(recovered, ahead.newest)),
         ("folder", str(recovered.folder)),
-        ("from", f"{_chain(plan)}{'' if plan.chain == ahead.plan.chain else ' (planned again after the approval)'}"),
-        ("approval", _plain(approved)),
+        ("from", f"{chain(plan)}{'' if plan.chain == ahead.plan.chain else ' (planned again after the approval)'}"),
+        ("approval", plain(approved)),
     ]
     return "\n".join(
         [
             f"**{plan.cluster}** is recovered beside. The protected server was not touched.",
             "",
-            *_table(("", ""), facts),
+            *table(("", ""), facts),
             "",
-            *_table(("step", "predicted", "measured"), [*steps, total]),
+            *table(("step", "predicted", "measured"), [*steps, total]),
             "",
             *(f"- {step}" for step in _next_steps(recovered)),
         ]
     )
 
 
+def stop_command(folder: Path) -> str:
+    """Return what stops the server of a recovered directory."""
+    return f"kill -INT $(head -n 1 {folder / 'postmaster.pid'})"
+
+
 def _facts(ahead: Foresight) -> Iterator[tuple[str, str]]:
     plan, request = ahead.plan, ahead.request
     if plan.stop != plan.target:
         yield "which is at", str(plan.stop)
-    yield "chain", _chain(plan)
+    yield "chain", chain(plan)
     for one in plan.wal:
         yield "WAL", f"timeline {one.timeline}: {one.start} to {one.end}"
-    yield "into", f"{request.into}; needs {_megabytes(ahead.needs)}, {_megabytes(ahead.free)} are free"
+    yield "into", f"{request.into}; needs {megabytes(ahead.needs)}, {megabytes(ahead.free)} are free"
     yield "server", f"127.0.0.1:{request.port}" if request.port is not None else "none"
-    yield "newest commit known", _moment(ahead.newest)
-    yield "will be lost", "unknown" if plan.loses is None else f"{_span(plan.loses)} up to that commit"
+    yield "newest commit known", moment(ahead.newest)
+    yield "will be lost", "unknown" if plan.loses is None else f"{span(plan.loses)} up to that commit"
 
 
-def _chain(plan: RecoveryPlan) -> str:
+def chain(plan: RecoveryPlan) -> str:
+    """Name the backups of a plan and where they are."""
     return f"{' + '.join((*plan.chain, *plan.bundles))}, from {plan.repository}"
 
 
@@ -95,36 +102,7 @@ def _next_steps(recovered: Recovered) -> Iterator[str]:
         options = f"-c port=PORT -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder}"
         yield f"start it, as the owner of the folder: `pg_ctl start -D {folder} -o '{options}'`; choose a free PORT"
     yield f"look at it with the source's roles and passwords: {at}; it archives nothing, and asks no other server"
-    yield f"stop it: `kill -INT $(head -n 1 {folder}/postmaster.pid)`"
+    yield f"stop it: `{stop_command(folder)}`"
     for gid in recovered.replayed.prepared:
-        yield f"prepared transaction {_plain(gid)} waits for COMMIT PREPARED or ROLLBACK PREPARED"
+        yield f"prepared transaction {plain(gid)} waits for COMMIT PREPARED or ROLLBACK PREPARED"
     yield f"when it is not needed any more: stop it, then `rm -r {folder}`"
-
-
-def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
-    for row in (header, tuple("---" for _ in header), *rows):
-        yield f"| {' | '.join(row)} |"
-
-
-def _plain(text: str) -> str:
-    """Return a text that somebody chose as Markdown that is read as nothing else."""
-    line = " ".join(text.split()).replace("\\", "\\\\")
-    for character in "`*[]<>|":
-        line = line.replace(character, f"\\{character}")
-    return line
-
-
-def _moment(moment: datetime | None) -> str:
-    return "unknown" if moment is None else show(moment.astimezone(UTC))
-
-
-def _span(time: timedelta) -> str:
-    return str(timedelta(seconds=round(time.total_seconds())))
-
-
-def _megabytes(count: int) -> str:
-    return f"{count / 1e6:.1f} MB" if count else ""
-
-
-def _seconds(seconds: float) -> str:
-    return f"{seconds:.1f} s"

@@ -85,7 +85,7 @@ class Workplace:
             raise RefusedError(
                 f"{self.into} is not empty any more", detail=error.strerror, hint=f"the recovery is complete: {data}"
             ) from None
-        _sync(self.into.parent)
+        sync_folder(self.into.parent)
 
     def empty(self) -> None:
         """Remove what is in the folder; the plan, by which it is known as ours, comes last."""
@@ -103,6 +103,11 @@ class Workplace:
         shutil.rmtree(removed)
 
 
+def beside(into: Path) -> Path:
+    """Return the folder in which a recovery into a directory is made."""
+    return into.with_name(into.name + _SUFFIX)
+
+
 @contextlib.contextmanager
 def workplace(into: Path) -> Iterator[Workplace]:
     """Hold the folder beside ``into``, made when missing, removed again when nothing was put into it.
@@ -110,7 +115,7 @@ def workplace(into: Path) -> Iterator[Workplace]:
     Raises RefusedError, having touched nothing, when ``into`` or the folder beside it holds something of others, and
     BusyError when another process recovers into the same place.
     """
-    place = Workplace(into.absolute(), into.absolute().with_name(into.name + _SUFFIX))
+    place = Workplace(into.absolute(), beside(into.absolute()))
     _refuse_foreign(place)
     try:
         place.folder.mkdir(mode=0o700, exist_ok=True)
@@ -147,7 +152,8 @@ def _refuse_foreign(place: Workplace) -> None:
         )
 
 
-def _sync(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)

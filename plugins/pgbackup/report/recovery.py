@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from pgbackup.domain.settings import Contact
 from pgbackup.report.mail import render
 
-APPROVAL = (
-    "Open the run's required action: read the plan, type the cluster's name, approve or reject.",
-    "Nothing is touched until then; unanswered in time, the run fails and nothing was touched.",
-)
-DONE = ("The report below says how to look at what was recovered. The protected server was not touched.",)
-FAILED = (
-    "The protected server was not touched. Without an approval nothing else was, either.",
-    "Open the run, read the failed task's log: it says what, where and what to do.",
-    "`recover` red? When the cause is gone, clear that task: it goes on where it stopped.",
-    "To give it up, remove the folder that its log names.",
-)
+
+class Stage(StrEnum):
+    """How far a recovery is, as the subject of its mail says it."""
+
+    ASKED = "waits for an APPROVAL"
+    DONE = "recovered"
+    FAILED = "FAILED"
+
+
+_BESIDE = {"recover point in time"}
+"""Procedures that never touch the protected server."""
+_NEXT = {
+    Stage.ASKED: (
+        "Open the run's required action: read the plan, type the cluster's name, approve or reject.",
+        "Nothing of the plan is done until then; unanswered in time, the run fails and nothing of it was done.",
+    ),
+    Stage.DONE: ("The report below says what came back, and what to do next.",),
+    Stage.FAILED: (
+        "What nobody approved was not done.",
+        "Open the run, read the failed task's log: it says what, where, how it stands now, and what to do.",
+        "When the cause is gone, clear that task: it goes on where it stopped, or says why it cannot.",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -26,16 +39,21 @@ class RecoveryNews:
 
     cluster: str
     procedure: str
-    headline: str
+    stage: Stage
     run: str
     link: str
-    next_steps: tuple[str, ...]
     text: str = ""
     reason: str = ""
     contacts: tuple[Contact, ...] = ()
+
+    @property
+    def next_steps(self) -> tuple[str, ...]:
+        """What its reader is to do, and to know first."""
+        untouched = self.procedure in _BESIDE and self.stage is not Stage.ASKED
+        return (*(("The protected server was not touched.",) if untouched else ()), *_NEXT[self.stage])
 
 
 def compose_recovery(news: RecoveryNews) -> tuple[str, str]:
     """Return (subject, HTML)."""
     html = render("recovery.html.jinja", news=news, contacts=news.contacts)
-    return f"[{news.cluster}] {news.procedure}: {news.headline}", html
+    return f"[{news.cluster}] {news.procedure}: {news.stage}", html

@@ -37,12 +37,7 @@ class Description:
 
 def describe_copy(store: Store, backup_id: BackupId) -> Description:
     """Read SHA256SUMS and the manifest; raises RefusedError when the backup is not there or is damaged."""
-    try:
-        digests = parse_sums(store.read(backup_id.key(SUMS)), source=f"{backup_id}/{SUMS}")
-    except RefusedError as error:
-        if any(store.list(backup_id.key(""))):
-            raise DamagedError(error.message, detail=error.detail, hint="verify another copy of this backup") from None
-        raise
+    digests = _digests(store, backup_id)
     text = store.read(backup_id.key(MANIFEST))
     if sha256(text).hexdigest() != digests.get(MANIFEST):
         raise DamagedError(f"{backup_id}/{MANIFEST} does not match its checksum", hint="verify another copy")
@@ -52,6 +47,21 @@ def describe_copy(store: Store, backup_id: BackupId) -> Description:
     if manifest.id != str(backup_id) or stored != listed:
         raise DamagedError(f"manifest and checksums of {backup_id} contradict each other", hint="verify another copy")
     return Description(backup_id, manifest, digests)
+
+
+def _digests(store: Store, backup_id: BackupId) -> dict[str, str]:
+    try:
+        text = store.read(backup_id.key(SUMS))
+    except RefusedError as error:
+        if any(store.list(backup_id.key(""))):
+            raise DamagedError(
+                f"{backup_id} is being deleted, or incomplete", detail=error.message, hint="use another copy, or backup"
+            ) from None
+        raise
+    try:
+        return parse_sums(text, source=f"{backup_id}/{SUMS}")
+    except RefusedError as error:
+        raise DamagedError(error.message, detail=error.detail, hint="verify another copy of this backup") from None
 
 
 def open_passphrase(site: Site, store: Store, description: Description) -> bytes:

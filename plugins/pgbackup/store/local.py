@@ -80,16 +80,17 @@ class LocalStore:
 
     def read(self, key: str) -> bytes:
         """Return a small object whole; see ports.Store."""
-        with self.open(key) as file:
+        with self.open(key) as file, _explained(self._path(key)):
             return file.read()
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """List complete objects in key order; see ports.Store."""
         folder, slash, start = prefix.rpartition("/")
-        for path in _files(self._path(folder) if slash else self._root, start):
-            status = path.stat()
-            key = path.relative_to(self._root).as_posix()
-            yield ObjectInfo(key, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
+        with _explained(self._root):
+            for path in _files(self._path(folder) if slash else self._root, start):
+                status = path.stat()
+                key = path.relative_to(self._root).as_posix()
+                yield ObjectInfo(key, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
 
     def delete(self, key: str) -> None:
         """Remove an object; see ports.Store."""
@@ -180,7 +181,7 @@ def _failure(error: OSError, path: Path) -> PgBackupError:
             return RefusedError(f"{path} exists already", hint="objects are written once; a retry takes a new id")
         case errno.EACCES | errno.EPERM | errno.EROFS:
             return UnfitError(
-                f"no right to write {path}",
+                f"no right to use {path}",
                 detail=reason,
                 hint="the repository belongs to the backup's account, mode 0700",
             )

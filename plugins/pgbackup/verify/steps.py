@@ -270,8 +270,7 @@ def _restore(
     parameters: ConnectionParameters,
     jobs: int,
 ) -> named.Answer:
-    globals_file = next(file for file in manifest.files if file.name.startswith("globals.sql"))
-    text = _archive(manifest, globals_file, attempt).read_bytes().decode(errors="surrogateescape")
+    text = _archive(manifest, manifest.globals(), attempt).read_bytes().decode(errors="surrogateescape")
     try:
         restore_globals(parameters, text, manifest.bootstrap_superuser)
     except psycopg.Error as error:

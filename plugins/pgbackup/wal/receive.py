@@ -20,7 +20,7 @@ from pgbackup.domain.errors import BusyError, PgBackupError, TransientError, Una
 from pgbackup.domain.lsn import Lsn
 from pgbackup.domain.ports import Process, Site
 from pgbackup.domain.wal import Segment, is_segment
-from pgbackup.postgres import replication
+from pgbackup.postgres import replication, standstill
 from pgbackup.postgres.connection import Connection, ProgramAccess, connect, program_access, server_errors
 from pgbackup.postgres.physical import receive_wal
 from pgbackup.postgres.programs import find_programs
@@ -168,6 +168,10 @@ class _Receiver:
             "what was written since is missing: `pgbackup wal create-slot`, start the receiver again, and take a new"
             " base: `pgbackup backup full`"
         )
+        if slot is None and standstill.forbids_writes(
+            connection
+        ):  # a switch makes the slot before it lets anybody write
+            raise UnavailableError(f"there is no replication slot {name} yet", hint="the server is read only, so far")
         if slot is None:
             raise UnfitError(f"there is no replication slot {name}", hint=hint)
         if not slot.physical:

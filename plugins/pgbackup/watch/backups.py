@@ -1,4 +1,4 @@
-"""The backups that recovery starts from: which one is the newest, and is it young enough."""
+"""The backups that recovery starts from: which one is the newest, is it young enough, was it tried lately."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from pgbackup.domain.drill import Scenario
 from pgbackup.domain.errors import RefusedError
 from pgbackup.domain.findings import Answer
 from pgbackup.domain.ids import BackupId
 from pgbackup.domain.manifest import Manifest
 from pgbackup.domain.model import Backup, Kind, State
-from pgbackup.domain.ports import Store
+from pgbackup.domain.ports import Site, Store
 from pgbackup.restore.fetch import describe_copy
 
 log = logging.getLogger(__name__)
@@ -48,3 +49,23 @@ def recent(backups: Sequence[Backup], kinds: Sequence[Kind], now: datetime, clus
         "newest verified " + ", ".join(details),
         f"look at the last runs of {cluster}_full_backup and {cluster}_verify_backup; run the first one again",
     )
+
+
+def drilled(site: Site, cluster: str) -> Answer:
+    """Each scenario was drilled lately, whatever came of it; a new cluster has as long for its first drill."""
+    oldest, now = site.settings.cluster(cluster).drill.oldest, site.clock()
+    drills = site.catalog.drills(cluster)
+    late, details = False, []
+    for scenario in Scenario:
+        newest = next((one.started_at for one in drills if one.scenario is scenario), None)
+        details.append(f"{scenario.label}: {newest:%Y-%m-%d}" if newest else f"{scenario.label}: never")
+        late = late or now - (newest or _first_backup(site, cluster, now)) > oldest
+    return (
+        not late,
+        f"{', '.join(details)}; at least every {oldest.days} days",
+        f"run the DAG {cluster}_recovery_drill, or `pgbackup drill run`",
+    )
+
+
+def _first_backup(site: Site, cluster: str, now: datetime) -> datetime:
+    return min((one.started_at for one in site.catalog.backups(cluster)), default=now)

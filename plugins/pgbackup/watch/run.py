@@ -18,7 +18,7 @@ from pgbackup.restore.received import receiver_status
 from pgbackup.watch import archiver, names, receiver
 from pgbackup.watch.archive import ArchiveState, conflicts, continuity, observe_archive
 from pgbackup.watch.archiver import Archiving, observe_archiving
-from pgbackup.watch.backups import USABLE, recent, start_of_recovery
+from pgbackup.watch.backups import USABLE, drilled, recent, start_of_recovery
 from pgbackup.watch.receiver import Streaming, observe_streaming
 
 log = logging.getLogger(__name__)
@@ -88,6 +88,7 @@ def _checks(
     if backups is not None:
         kinds = (Kind.FULL, Kind.BASE) if settings.full_backup.base else (Kind.FULL,)
         yield names.BACKUP, partial(recent, backups, kinds, site.clock(), cluster)
+        yield names.DRILL, partial(drilled, site, cluster)
 
 
 def _asking(site: Site, cluster: str, check: Callable[[Connection], Answer]) -> Answer:

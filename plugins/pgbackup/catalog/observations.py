@@ -1,0 +1,102 @@
+"""What was seen and measured: the watch's findings, the rates of restores, the drills."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
+
+from pgbackup.catalog.session import Sessions
+from pgbackup.domain.drill import Drill, drill_document, drill_of
+from pgbackup.domain.model import Finding, Measurement, Watched
+
+_MEASUREMENTS = 100
+
+
+class Observations(Sessions):
+    """The part of the catalog that is not about backups."""
+
+    def saw(self, cluster: str, findings: Sequence[Finding], *, owner: str, now: datetime) -> None:
+        """Record what the watch found; see ports.Catalog."""
+        with self._transaction() as connection, connection.transaction(), connection.cursor() as cursor:
+            cursor.executemany(
+                "INSERT INTO watch AS w (cluster, name, ok, detail, hint, owner, since, seen_at)"
+                " VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (cluster, name) DO UPDATE SET"
+                " (ok, detail, hint, owner, seen_at, since) = (excluded.ok, excluded.detail, excluded.hint,"
+                " excluded.owner, excluded.seen_at, CASE WHEN w.ok = excluded.ok THEN w.since ELSE excluded.since END)",
+                [(cluster, one.name, one.ok, one.detail, one.hint, owner, now, now) for one in findings],
+            )
+
+    def watched(self, cluster: str) -> tuple[Watched, ...]:
+        """Return the newest state of every watched name; see ports.Catalog."""
+        with self._transaction() as connection, connection.cursor(row_factory=class_row(Watched)) as cursor:
+            cursor.execute(
+                "SELECT name, ok, detail, hint, owner, since, seen_at, told_ok FROM watch WHERE cluster = %s"
+                " ORDER BY ok, name",
+                (cluster,),
+            )
+            return tuple(cursor.fetchall())
+
+    def told(self, watched: Sequence[Watched], *, cluster: str) -> None:
+        """Record that people heard of these states; see ports.Catalog."""
+        with self._transaction() as connection, connection.transaction(), connection.cursor() as cursor:
+            cursor.executemany(
+                "UPDATE watch SET told_ok = %s WHERE (cluster, name) = (%s, %s)",
+                [(one.ok, cluster, one.name) for one in watched],
+            )
+
+    def measured(self, cluster: str, repository: str, measurement: Measurement) -> None:
+        """Record how long a step took; see ports.Catalog."""
+        series = (cluster, repository, measurement.step)
+        with self._transaction() as connection, connection.transaction():
+            connection.execute(
+                "INSERT INTO measurement (cluster, repository, step, bytes, seconds, at)"
+                " VALUES (%s, %s, %s, %s, %s, %s)",
+                (*series, measurement.bytes, measurement.seconds, measurement.at),
+            )
+            connection.execute(
+                "DELETE FROM measurement WHERE id IN (SELECT id FROM measurement"
+                " WHERE (cluster, repository, step) = (%s, %s, %s) ORDER BY at DESC, id DESC OFFSET %s)",
+                (*series, _MEASUREMENTS),
+            )
+
+    def measurements(self, cluster: str, repository: str) -> tuple[Measurement, ...]:
+        """Return what was measured, newest first; see ports.Catalog."""
+        with self._transaction() as connection, connection.cursor(row_factory=class_row(Measurement)) as cursor:
+            cursor.execute(
+                "SELECT step, bytes, seconds, at FROM measurement WHERE (cluster, repository) = (%s, %s)"
+                " ORDER BY at DESC, id DESC",
+                (cluster, repository),
+            )
+            return tuple(cursor.fetchall())
+
+    def drilled(self, drill: Drill) -> None:
+        """Record a drill; see ports.Catalog."""
+        values: dict[str, Any] = drill_document(drill)
+        self._write(
+            "INSERT INTO drill (cluster, scenario, subject, started_at, finished_at, ok, rto_seconds, rpo_seconds,"
+            " predicted_seconds, steps, findings, owner) VALUES (%(cluster)s, %(scenario)s, %(subject)s,"
+            " %(started_at)s, %(finished_at)s, %(ok)s, %(rto_seconds)s, %(rpo_seconds)s, %(predicted_seconds)s,"
+            " %(steps)s, %(findings)s, %(owner)s) ON CONFLICT DO NOTHING",
+            {
+                **values,
+                "ok": drill.ok,
+                "rto_seconds": drill.rto_seconds,
+                "predicted_seconds": drill.predicted_seconds,
+                "steps": Jsonb(values["steps"]),
+                "findings": Jsonb(values["findings"]),
+            },
+        )
+
+    def drills(self, cluster: str) -> tuple[Drill, ...]:
+        """Return a cluster's drills, newest first; see ports.Catalog."""
+        with self._transaction() as connection:
+            rows = connection.execute(
+                "SELECT cluster, scenario, subject, started_at, finished_at, rpo_seconds, steps, findings, owner"
+                " FROM drill WHERE cluster = %s ORDER BY started_at DESC, scenario",
+                (cluster,),
+            ).fetchall()
+        return tuple(map(drill_of, rows))

@@ -1,0 +1,79 @@
+"""The command that puts a recovered cluster in the place of the present one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pgbackup.cli.face import Cluster, Config, Json, running
+from pgbackup.cli.output import finding_document, out, print_findings, print_json
+from pgbackup.cli.rows import Reindex, Yes, fail_unless_ok, refuse_unless
+from pgbackup.recover import Switched, SwitchPlan, plan_switch, switch_over
+
+
+def switch_to(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="What `recover cluster` made; its server stopped.")],
+    yes: Yes = None,
+    reindex: Reindex = False,
+    config: Config = None,
+    cluster: Cluster = None,
+    json: Json = False,
+) -> None:
+    """Put a recovered cluster in the place of the present one, which is renamed and kept; exit 1: look at it."""
+    with running("switch", config, cluster, json=json) as (site, known):
+        plan = plan_switch(site, known, folder)
+        if not json:
+            print_switch_plan(plan)
+        refuse_unless(yes, known, f"{known} is stopped and {plan.data} is replaced")
+        done = switch_over(site, plan, reindex=reindex)
+    if json:
+        print_json(switched_document(done))
+    else:
+        print_switched(done)
+    fail_unless_ok(done.findings)
+
+
+def print_switch_plan(plan: SwitchPlan) -> None:
+    """Print what will be renamed, and what has to be known before."""
+    if plan.begun:
+        out.print("an earlier run was interrupted; this one goes on with its plan", markup=False)
+    if plan.before is not None:
+        out.print(f"{plan.data} becomes {plan.before}, and keeps {plan.bytes / 1e6:.1f} MB", markup=False)
+    out.print(f"{plan.folder} becomes {plan.data}, timeline {plan.timeline}", markup=False)
+    out.print(f"{plan.sessions} sessions end" if plan.alive else "no server runs there now", markup=False)
+    for note in (*plan.collations, *plan.notes):
+        out.print(f"note: {note}", markup=False)
+
+
+def print_switched(done: Switched) -> None:
+    """Print how it went, what is left to do, and the way back."""
+    print_findings(done.findings)
+    out.print(
+        f"{done.plan.cluster} works in the recovered directory; nobody could write for {done.unwritten:.1f} s,"
+        f" and connect for {done.unreachable:.1f} s",
+        markup=False,
+    )
+    for note in done.notes:
+        out.print(f"note: {note}", markup=False)
+    if done.undo:
+        out.print("to undo it, losing what was written since:", markup=False)
+    for command in done.undo:
+        out.print(f"    {command}", markup=False)
+
+
+def switched_document(done: Switched) -> dict[str, Any]:
+    """Return what ``recover switch --json`` prints."""
+    plan = done.plan
+    return {
+        "cluster": plan.cluster,
+        "data_directory": str(plan.data),
+        "before": str(plan.before) if plan.before else None,
+        "timeline": plan.timeline,
+        "seconds_without_writes": round(done.unwritten, 1),
+        "seconds_without_connections": round(done.unreachable, 1),
+        "findings": [finding_document(finding) for finding in done.findings],
+        "notes": list(done.notes),
+        "undo": list(done.undo),
+    }
