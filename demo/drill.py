@@ -81,16 +81,14 @@ def destroy_the_server(airflow: Airflow, load: Load) -> Outcome:
     pid = int((data / "postmaster.pid").read_text().splitlines()[0])
     announce(f"kill -KILL {pid}; rm -r {data}")
     os.kill(pid, signal.SIGKILL)
-    moment, committed = max(load.committed.values()), len(load.committed)
     while data.exists():  # what the last processes of the server write is removed, too
         with contextlib.suppress(OSError):
             shutil.rmtree(data)
+    moment, committed = max(load.committed.values()), len(load.committed)
     form = {"what": "the data directory was destroyed", "happened_at": moment.isoformat(), "port": free_port()}
     seconds = recovered(airflow, DISASTER_DAG, **form)
-    lost = load.lost(moment)
-    return Outcome(
-        "destroyed data directory", DISASTER_DAG, seconds, "the cluster; no money is missing", lost, committed
-    )
+    back = "the cluster; no money is missing"
+    return Outcome("destroyed data directory", DISASTER_DAG, seconds, back, load.lost(moment), committed)
 
 
 def recovered(airflow: Airflow, dag_id: str, **form: object) -> float:

@@ -50,8 +50,8 @@ def test_the_night_ends_with_verified_backups(stack: Stack, night: Night) -> Non
     assert {backup_id.rpartition("_")[2] for backup_id in night.verifications} == {"full", "base"}
     for backup_id, run in night.verifications.items():
         assert state_of(stack, backup_id) is State.VERIFIED
-        (verification,) = catalog.verifications(backup_id)
-        assert (verification,) == catalog.verifications_of(run.owner)
+        (verification,) = catalog.verifications_of(run.owner)
+        assert verification in catalog.verifications(backup_id)
         assert verification.verdict is Verdict.VERIFIED
         assert verification.findings
         assert all(finding.ok for finding in verification.findings)
