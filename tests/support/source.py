@@ -128,6 +128,11 @@ class Source:
         self.stop(signal.SIGQUIT)
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    @property
+    def conninfo(self) -> str:
+        """How its superuser connects, but for the database."""
+        return f"host={self.folder} port={self.port} user=postgres"
+
     def connect(self, dbname: str = "streamflix") -> psycopg.Connection[tuple]:
         return psycopg.connect(host=str(self.folder), port=self.port, user="postgres", dbname=dbname, autocommit=True)
 
