@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
+import psycopg
 import pytest
 
 from pgbackup.domain.model import Verdict
+from pgbackup.recover.control import works_in
 from tests.airflow_e2e.backups import damage, proved, take
 from tests.airflow_e2e.processes import ArgvWatch
-from tests.airflow_e2e.rest import Run
+from tests.airflow_e2e.rest import Run, eventually
 from tests.airflow_e2e.stack import Stack, running_stack
+from tests.support.source import Source
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,35 @@ def stack() -> Iterator[Stack]:
     """Airflow, its servers and a mailbox; two clusters to back up."""
     with running_stack() as running:
         yield running
+
+
+@dataclass(frozen=True)
+class Branch:
+    """The server that may be lost, or replaced by one that somebody else started."""
+
+    source: Source
+    password: str
+
+    def books(self, **keywords: Any) -> int:
+        """Count what is in it, or, by other keywords, in another one."""
+        given = {"host": "127.0.0.1", "port": self.source.port, "password": self.password, **keywords}
+        with psycopg.connect(user="postgres", dbname="library", **given) as connection:
+            row = connection.execute("SELECT count(*) FROM book").fetchone()
+        assert row is not None
+        return int(row[0])
+
+
+@pytest.fixture(scope="module")
+def branch(stack: Stack) -> Iterator[Branch]:
+    """That server, running; whoever started the one that is there in the end, it is ended."""
+    source = stack.branch
+    if not works_in(source.data):
+        source.start()
+    yield Branch(source, stack.passwords["recovery"])
+    source.stop(signal.SIGQUIT)
+    if works_in(source.data):
+        os.kill(int((source.data / "postmaster.pid").read_text().split()[0]), signal.SIGQUIT)
+        eventually(lambda: not works_in(source.data), "the end of the server")
 
 
 @pytest.fixture(scope="package")

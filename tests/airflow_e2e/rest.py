@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -23,14 +24,15 @@ def eventually(ask: Callable[[], T], what: str) -> T:
     deadline = time.monotonic() + LIMIT
     while not (answer := ask()):
         assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.1)
+        time.sleep(0.2)
     return answer
 
 
 class Rest:
-    """A logged-in client."""
+    """A logged-in client; ``scheduler_log`` tells what the API does not."""
 
-    def __init__(self, url: str, user: str, password: str) -> None:
+    def __init__(self, url: str, user: str, password: str, scheduler_log: Path) -> None:
+        self.scheduler_log = scheduler_log
         self._client = httpx.Client(base_url=url, timeout=60, trust_env=False)
         answer = self._client.post("/auth/token", json={"username": user, "password": password})
         token = answer.raise_for_status().json()["access_token"]
@@ -117,7 +119,7 @@ class Run:
         assert self.is_asking(task_id), self.logs()
         # No person is as quick: answered before the scheduler saw the asking process end, the task counts as lost,
         # and the question is asked again.
-        time.sleep(1.5)
+        eventually(lambda: self._is_seen_asking(task_id), "a scheduler that knows of the question")
         details = self.rest.get(f"{self.path}/hitlDetails")["hitl_details"]
         (question,) = [one for one in details if one["task_instance"]["task_id"] == task_id]
         return dict(question)
@@ -125,6 +127,12 @@ class Run:
     def is_asking(self, task_id: str) -> bool:
         """Whether a task waits for somebody's answer."""
         return bool(self.tasks()[task_id]["state"] == "awaiting_input")
+
+    def _is_seen_asking(self, task_id: str) -> bool:
+        """Whether the scheduler saw the end of the process that asked."""
+        asking = f"ti_id={self.tasks()[task_id]['id']},"
+        lines = self.rest.scheduler_log.read_text(errors="replace").splitlines()
+        return any(asking in line and " state=awaiting_input," in line for line in lines)
 
     def answer(self, rest: Rest, option: str, cluster_name: str | None = None, task_id: str = "approve") -> None:
         """Answer a request for approval as somebody."""

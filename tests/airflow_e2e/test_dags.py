@@ -232,6 +232,14 @@ def test_a_disaster_recovery_asks_twice_and_each_phase_has_its_minutes(bag: Bag)
     assert [limit / 60 for limit in dag.deadlines] == [15, 45, 165, 225, 240]
 
 
+def test_a_cluster_is_replaced_after_an_approval_of_its_own(bag: Bag) -> None:
+    (dag,) = [dag for dag in bag.dags if dag.id == "library_recover_point_in_time"]
+    order = ["plan", "approve", "recover", "plan_switch", "approve_switch", "switch", "fresh_base", "report"]
+    assert {task.id: task.downstream for task in dag.tasks} == {
+        one: [after] if after else [] for one, after in zip(order, [*order[1:], None], strict=True)
+    }
+
+
 def test_a_change_of_what_is_there_waits_for_an_approval_of_its_own(bag: Bag) -> None:
     chains = {dag.id: {task.id: task.downstream for task in dag.tasks} for dag in bag.dags}
     for deed, dag_id in (("cutover", "library_recover_database"), ("put", "library_recover_table")):

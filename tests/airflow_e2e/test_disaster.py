@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-import psycopg
 import pytest
 
 from pgbackup.capture import capture_base
+from tests.airflow_e2e.conftest import Branch
 from tests.airflow_e2e.rest import Run, eventually
 from tests.airflow_e2e.stack import BRANCH, Stack
 from tests.support.archiving import archiving
@@ -24,19 +22,12 @@ DAG = f"{BRANCH}_disaster_recovery"
 
 
 @pytest.fixture(scope="module")
-def base(stack: Stack) -> str:
+def base(stack: Stack, branch: Branch) -> str:
     """A base of the branch that only the mounted repository holds."""
     backup_id = capture_base(stack.site(), BRANCH).id
     (stack.home / "eu" / "base").mkdir(parents=True)
     shutil.move(stack.backups / "base" / backup_id, stack.home / "eu" / "base" / backup_id)
     return backup_id
-
-
-def books(**keywords: Any) -> int:
-    with psycopg.connect(user="postgres", dbname="library", **keywords) as connection:
-        row = connection.execute("SELECT count(*) FROM book").fetchone()
-    assert row is not None
-    return int(row[0])
 
 
 def written(stack: Stack, run: Run) -> tuple[str, Path]:
@@ -56,7 +47,7 @@ def test_a_form_that_contradicts_itself_declares_nothing(stack: Stack, base: str
     assert not (stack.backups / ".incidents").exists()
 
 
-def test_what_was_rejected_touches_nothing_and_the_report_says_so(stack: Stack, base: str) -> None:
+def test_what_was_rejected_touches_nothing_and_the_report_says_so(stack: Stack, branch: Branch, base: str) -> None:
     run = stack.rest.trigger(DAG, {"what": "a false alarm", "port": free_port()})
     question = run.wait_for_question()
     for word in (base, "from eu", "a false alarm", "repository local", "predicted"):
@@ -76,34 +67,29 @@ def test_what_was_rejected_touches_nothing_and_the_report_says_so(stack: Stack, 
         assert "dana" in told
     assert list(stack.branch.folder.glob("data.recovered_*")) == []
     assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
-    assert books(host=str(stack.branch.folder), port=stack.branch.port) == 4000
+    assert branch.books() == 4000
 
 
-def test_a_lost_server_comes_back_from_a_mounted_copy(stack: Stack, base: str) -> None:
-    source, port = stack.branch, free_port()
+def test_a_lost_server_comes_back_from_a_mounted_copy(stack: Stack, branch: Branch, base: str) -> None:
+    source, port = branch.source, free_port()
     source.stop(signal.SIGQUIT)
     shutil.rmtree(source.data)
     happened_at = datetime.now(UTC).isoformat()
     run = stack.rest.trigger(DAG, {"what": "somebody removed the volume", "happened_at": happened_at, "port": port})
-    try:
-        run.wait_for_question()
-        run.answer(stack.colleague, "Approve", BRANCH)
-        question = run.wait_for_question("approve_switch")
-        assert str(source.data) in question["body"]
-        (folder,) = source.data.parent.glob("data.recovered_*")
-        assert books(host=str(folder), port=port) == 4000
-        assert not source.data.exists(), "nobody approved the switch yet"
-        run.answer(stack.colleague, "Approve", BRANCH, "approve_switch")
-        eventually(lambda: run.tasks()["switch"]["state"] in {"success", "failed"}, "the switch")
-        with archiving(stack.site(), source, BRANCH):
-            assert run.wait() == "success", run.logs()
-            secret = stack.passwords["recovery"]
-            assert books(host="127.0.0.1", port=source.port, password=secret) == 4000
-            (fresh,) = stack.rest.get(f"/dags/{BRANCH}_full_backup/dagRuns")["dag_runs"]
-            assert Run(stack.rest, f"{BRANCH}_full_backup", fresh["dag_run_id"]).wait() == "success"
-    finally:
-        pid = int((source.data / "postmaster.pid").read_text().split()[0])
-        os.kill(pid, signal.SIGQUIT)
+    run.wait_for_question()
+    run.answer(stack.colleague, "Approve", BRANCH)
+    question = run.wait_for_question("approve_switch")
+    assert str(source.data) in question["body"]
+    (folder,) = source.data.parent.glob("data.recovered_*")
+    assert branch.books(host=str(folder), port=port) == 4000
+    assert not source.data.exists(), "nobody approved the switch yet"
+    run.answer(stack.colleague, "Approve", BRANCH, "approve_switch")
+    eventually(lambda: run.tasks()["switch"]["state"] in {"success", "failed"}, "the switch")
+    with archiving(stack.site(), source, BRANCH):
+        assert run.wait() == "success", run.logs()
+        assert branch.books() == 4000
+        (fresh,) = stack.rest.get(f"/dags/{BRANCH}_full_backup/dagRuns")["dag_runs"]
+        assert Run(stack.rest, f"{BRANCH}_full_backup", fresh["dag_run_id"]).wait() == "success"
     mail = stack.wait_for_mail(run, "disaster recovery", "service restored")
     text, _ = written(stack, run)
     for told in (mail, text):

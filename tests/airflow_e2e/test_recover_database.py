@@ -75,15 +75,6 @@ def test_a_rejected_backup_is_taken_by_its_name_alone_and_never_called_equal(sta
     assert databases(stack) == before
 
 
-def test_nothing_is_made_of_a_plan_that_was_rejected(stack: Stack, backups: Backups) -> None:
-    before = databases(stack)
-    run = stack.rest.trigger(DAG, {"backup": backups.verified})
-    run.wait_for_question()
-    run.answer(stack.colleague, "Reject")
-    assert "the plan was rejected" in refused(run, *LATER)
-    assert databases(stack) == before
-
-
 def test_silence_chooses_nothing(stack: Stack, backups: Backups) -> None:
     run = stack.rest.trigger(DAG)
     run.wait_for_question("choose")

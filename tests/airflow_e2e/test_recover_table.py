@@ -57,15 +57,6 @@ def test_what_cannot_be_is_refused_before_anybody_is_asked(stack: Stack, night: 
     assert ask(stack, RELATIONS) == before
 
 
-def test_who_asked_cannot_approve(stack: Stack, backups: Backups) -> None:
-    before = ask(stack, RELATIONS)
-    run = stack.rest.trigger(DAG, {"backup": backups.verified, "table": "public.book", "way": "in place"})
-    run.wait_for_question()
-    run.answer(stack.rest, "Approve", "library")
-    assert "four eyes: admin asked for it, and admin approved" in refused(run, "recover", *LATER)
-    assert ask(stack, RELATIONS) == before
-
-
 def test_deleted_rows_are_back_in_place_after_a_second_approval(stack: Stack, backups: Backups) -> None:
     whole = books(stack)
     oid = ask(stack, "SELECT 'book'::regclass::oid::int8")

@@ -12,10 +12,12 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.airflow_e2e.conftest import Night
+from pgbackup.capture import capture_base
+from tests.airflow_e2e.conftest import Branch, Night
 from tests.airflow_e2e.processes import Process, end, living
 from tests.airflow_e2e.rest import Run, eventually
-from tests.airflow_e2e.stack import Stack
+from tests.airflow_e2e.stack import BRANCH, Stack
+from tests.support.archiving import archiving
 from tests.support.source import free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]  # the first test waits for Airflow, and for the night
@@ -36,6 +38,11 @@ def recovered(stack: Stack) -> list[Path]:
     return list(stack.settings.paths.recovered_folder.glob("*"))
 
 
+def backup_runs(stack: Stack, cluster: str) -> set[str]:
+    """The runs of a cluster's full backup."""
+    return {str(run["dag_run_id"]) for run in stack.rest.get(f"/dags/{cluster}_full_backup/dagRuns")["dag_runs"]}
+
+
 def ask(stack: Stack, **conf: Any) -> Run:
     """Ask for a recovery to the latest; return when somebody has to approve it."""
     run = stack.rest.trigger(DAG, {"target": "latest", **conf})
@@ -53,23 +60,19 @@ def refused(stack: Stack, run: Run) -> str:
     return run.logs()
 
 
-@pytest.mark.parametrize(
-    ("conf", "reason"),
-    [
-        ({"target": "time", "time": "2000-01-01T00:00:00Z"}, "can bring back timeline 1 from 20"),
-        ({"target": "time", "time": "2099-01-01T00:00:00Z"}, "can bring back timeline 1 from 20"),
-        ({"target": "time"}, "what is filled in is: nothing"),
-        ({"target": "latest", "lsn": "0/3000028"}, "what is filled in is: lsn"),
-        ({"target": "latest", "folder": "/srv/../etc"}, "absolute path of plain names"),
-        ({"target": "latest", "cluster_name": "streamflix"}, "unknown keys"),
-    ],
-)
-def test_what_cannot_be_is_refused_before_anybody_is_asked(
-    stack: Stack, night: Night, conf: dict[str, Any], reason: str
-) -> None:
-    run = stack.rest.finish(DAG, conf)
-    assert reason in refused(stack, run)
-    assert run.tasks()["approve"]["state"] == "upstream_failed"
+def test_what_cannot_be_is_refused_before_anybody_is_asked(stack: Stack, night: Night) -> None:
+    cases: list[tuple[str, dict[str, Any]]] = [
+        ("can bring back timeline 1 from 20", {"target": "time", "time": "2000-01-01T00:00:00Z"}),
+        ("can bring back timeline 1 from 20", {"target": "time", "time": "2099-01-01T00:00:00Z"}),
+        ("what is filled in is: nothing", {"target": "time"}),
+        ("what is filled in is: lsn", {"target": "latest", "lsn": "0/3000028"}),
+        ("absolute path of plain names", {"target": "latest", "folder": "/srv/../etc"}),
+        ("unknown keys", {"target": "latest", "cluster_name": "streamflix"}),
+        ("people have to switch", {"target": "latest", "replace": True}),
+    ]
+    for reason, run in [(reason, stack.rest.trigger(DAG, conf)) for reason, conf in cases]:
+        assert reason in refused(stack, run)
+        assert run.tasks()["approve"]["state"] == "upstream_failed"
 
 
 @pytest.mark.parametrize("moment", ["yesterday", "2026-01-31T02:00:00", "2026-02-30T02:00:00Z"])
@@ -116,7 +119,7 @@ def test_an_approved_plan_is_carried_out_and_told(stack: Stack, night: Night) ->
     backup = stack.site().catalog.backup(base)
     assert backup is not None
     assert backup.backup_time is not None
-    port = free_port()
+    port, nights = free_port(), backup_runs(stack, "streamflix")
     run = ask(stack, target="time", time=backup.backup_time.isoformat(), port=port)
     question = run.wait_for_question()
     asked = stack.wait_for_mail(run, "recover point in time", "waits for an APPROVAL")
@@ -138,7 +141,58 @@ def test_an_approved_plan_is_carried_out_and_told(stack: Stack, night: Night) ->
     for text in (run.log(run.tasks()["report"]), told):
         for word in (str(folder), "by dana", "lost", "measured", "not touched", "postmaster.pid"):
             assert word in text
-    assert run.tasks()["recover"]["try_number"] == 1
+    tasks = run.tasks()
+    assert tasks["recover"]["try_number"] == 1
+    assert {task["state"] for task in tasks.values()} == {"success"}, "none is skipped: the report neither"
+    for name in ("approve_switch", "fresh_base"):
+        assert "no switch was asked for" in run.log(tasks[name])
+    assert backup_runs(stack, "streamflix") == nights, "there is no new timeline"
+
+
+def test_the_recovered_cluster_takes_the_place_of_the_present_one_after_a_second_approval(
+    stack: Stack, branch: Branch
+) -> None:
+    source, port = branch.source, free_port()
+    with archiving(stack.site(), source, BRANCH):
+        capture_base(stack.site(), BRANCH)
+        before = branch.books()
+        with source.connect("library") as connection:
+            [moment] = connection.execute("SELECT clock_timestamp()").fetchone() or ()
+        source.execute("DELETE FROM book WHERE book_id > 100", "library")
+        damaged, inode, others = branch.books(), source.data.stat().st_ino, backup_runs(stack, BRANCH)
+        assert damaged < before
+        wish = {"target": "time", "time": moment.isoformat(), "port": port, "replace": True}
+        run = stack.rest.trigger(f"{BRANCH}_recover_point_in_time", wish)
+        assert "asked for once more" in run.wait_for_question()["body"]
+        run.answer(stack.colleague, "Approve", BRANCH)
+
+        question = run.wait_for_question("approve_switch")
+        (folder,) = source.folder.glob("data.recovered_*")
+        assert branch.books(host=str(folder), port=port) == before, "it can be looked at"
+        for word in (str(folder), f"{source.data}.before_", "sessions end", "rm -r"):
+            assert word in question["body"]
+        run.answer(stack.colleague, "Reject", task_id="approve_switch")
+        assert run.wait() == "failed"
+        assert {run.tasks()[name]["state"] for name in ("switch", "fresh_base", "report")} == {"upstream_failed"}
+        assert "was not touched" in stack.wait_for_mail(run, "recover point in time", "FAILED")
+        assert (branch.books(), source.data.stat().st_ino) == (damaged, inode)
+        assert backup_runs(stack, BRANCH) == others
+
+        run.clear("plan_switch")
+        eventually(lambda: run.state != "failed", "another try")
+        run.wait_for_question("approve_switch")
+        run.answer(stack.colleague, "Approve", BRANCH, "approve_switch")
+        assert run.wait() == "success", run.logs()
+        assert branch.books() == before
+        (kept,) = source.folder.glob("data.before_*")
+        assert (kept.stat().st_ino, folder.exists()) == (inode, False)
+        (fresh,) = backup_runs(stack, BRANCH) - others
+        assert Run(stack.rest, f"{BRANCH}_full_backup", fresh).wait() == "success"
+    told = stack.wait_for_mail(run, "recover point in time", "recovered")
+    assert "not touched" not in told
+    for text in (run.log(run.tasks()["report"]), told):
+        for word in (str(kept), "by dana", "To undo it", "nobody could write for", "fetch and decrypt"):
+            assert word in text
 
 
 def test_a_recovery_killed_in_the_middle_goes_on_where_it_was(stack: Stack, night: Night) -> None:

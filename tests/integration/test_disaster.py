@@ -17,7 +17,7 @@ import psycopg
 import pytest
 from tests.support.archiving import archiving
 from tests.support.keys import KeyPair
-from tests.support.site import make_site
+from tests.support.site import make_site, with_settings
 from tests.support.source import SAMPLE, Source, free_port
 from tests.support.traffic import TOTAL, Traffic
 
@@ -25,12 +25,12 @@ from pgbackup.assembly import build_site
 from pgbackup.capture import capture_base
 from pgbackup.catalog.rebuild import rebuild
 from pgbackup.domain.errors import PgBackupError, RefusedError, UnavailableError
-from pgbackup.domain.findings import APPLICATION, advice
+from pgbackup.domain.findings import APPLICATION, PAGES, advice
 from pgbackup.domain.incident import PHASES, Doing, Fact, Incident
 from pgbackup.domain.lsn import Lsn
 from pgbackup.domain.model import ConnectionParameters
 from pgbackup.domain.ports import Site, Store
-from pgbackup.domain.settings import Connection, parse_settings
+from pgbackup.domain.settings import Connection, VerifyBackup, parse_settings
 from pgbackup.domain.target import Latest, Target
 from pgbackup.recover import Recovered, Request, disaster, foresee
 from pgbackup.recover.incident import Journal, Told, journal_of
@@ -183,8 +183,9 @@ def validated(site: Site, lost: Lost, journal: Journal, into: Path, port: int) -
 
     journal.take(Doing.RESTORE, restore)
     [recovered] = found
-    journal.take(Doing.INTEGRITY, lambda: disaster.verify_integrity(site, recovered))
-    for _ in range(2):  # a try again finds the server that the first one started
+    for _ in range(2):  # a try again finds the server that the first one started, and what it found of the pages
+        journal.take(Doing.INTEGRITY, lambda: disaster.verify_integrity(site, recovered, journal.read()))
+        assert PAGES in {finding.name for finding in journal.read().findings}
         journal.take(Doing.CONNECTIVITY, lambda: disaster.check_connectivity(site, "streamflix", recovered, port))
     journal.take(Doing.FUNCTIONS, lambda: disaster.check_functions(site, "streamflix", recovered, port))
     journal.take(Doing.DATA, lambda: disaster.check_data(site, "streamflix", recovered, port, journal.read()))
@@ -221,6 +222,12 @@ def test_a_copy_of_the_repository_is_all_that_is_needed(lost: Lost, bare: Site, 
         journal.take(Doing.SWITCH, lambda: disaster.switch(bare, plan, recovered))
         again = disaster.switch(bare, plan, recovered)
         assert "an earlier try" in again.detail
+        unfit = with_settings(bare, verify_backup=VerifyBackup(application_role="nobody"))
+        with pytest.raises(RefusedError, match="the application cannot work in it"):
+            disaster.switch(unfit, plan, recovered)
+        elsewhere = dataclasses.replace(recovered.replayed, lsn=recovered.replayed.lsn.minus(8))
+        with pytest.raises(UnavailableError, match="is not the recovered cluster"):
+            disaster.monitor(bare, "streamflix", dataclasses.replace(recovered, replayed=elsewhere))
         with archiving(bare, lost.source):
             journal.take(Doing.MONITOR, lambda: disaster.monitor(bare, "streamflix", recovered))
         secret = {"password": lost.source.password}

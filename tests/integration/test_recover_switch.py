@@ -36,7 +36,15 @@ from pgbackup.domain.target import AtLsn
 from pgbackup.postgres import replication
 from pgbackup.postgres.programs import Programs
 from pgbackup.postgres.throwaway import ThrowAwayServer
-from pgbackup.recover import SwitchPlan, list_old, plan_switch, recover_cluster, switch_over
+from pgbackup.recover import (
+    SwitchPlan,
+    list_old,
+    plan_switch,
+    recover_cluster,
+    refuse_obstacle,
+    switch_over,
+    usual_folder,
+)
 from pgbackup.recover.control import works_in
 from pgbackup.wal import wal_status
 
@@ -376,6 +384,22 @@ SPOILED = {
     of_another_version: "another major version",
     unfinished: "not finished",
 }
+
+
+def test_a_folder_that_could_never_take_the_place_is_refused_before_anything_is_recovered(
+    bank: Bank, tmp_path: Path
+) -> None:
+    site, beside = bank.site, bank.source.folder / "wanted"
+    refuse_obstacle(site, "streamflix", beside)
+    refuse_obstacle(site, "streamflix", usual_folder(site, "streamflix", "20260131_020000"))
+    (link := tmp_path / "data").symlink_to(bank.source.data)
+    linked = with_settings(site, control=Control(data_directory=link))
+    assert usual_folder(linked, "streamflix", "1").parent == bank.source.folder, "a rename is made where the link leads"
+    uncontrolled = with_settings(site, control=None)
+    for one, into in ((site, Path("/proc/wanted")), (site, bank.source.data / "wanted"), (uncontrolled, beside)):
+        with pytest.raises(RefusedError, match="could not replace streamflix"):
+            refuse_obstacle(one, "streamflix", into)
+    assert usual_folder(uncontrolled, "streamflix", "1").parent == site.settings.paths.recovered_folder
 
 
 def test_what_cannot_take_the_place_is_refused_and_nothing_is_touched(bank: Bank, tmp_path: Path) -> None:

@@ -152,6 +152,16 @@ def test_a_table_that_is_gone_comes_back_whole(shop: Source, site: Site, made: M
     assert ask(shop, LAST) == [(500, 500)]
 
 
+def test_a_table_that_came_back_since_the_plan_is_not_replaced(shop: Source, site: Site, made: Manifest) -> None:
+    shop.execute("ALTER TABLE note RENAME TO hidden", "shop")
+    plan = plan_table(site, "streamflix", "shop", "public.note", made.id, way=Way.IN_PLACE)
+    shop.execute("ALTER TABLE hidden RENAME TO note", "shop")
+    known, rows = tables(shop), ask(shop, "SELECT * FROM note")
+    with pytest.raises(RefusedError, match="was gone when this was planned"):
+        recover_table(site, plan)
+    assert (tables(shop), ask(shop, "SELECT * FROM note")) == (known, rows)
+
+
 def test_partitions_come_back_with_their_table(shop: Source, site: Site, made: Manifest) -> None:
     before = definitions(shop)
     shop.execute("DROP TABLE event CASCADE", "shop")

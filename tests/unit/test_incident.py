@@ -179,6 +179,21 @@ def test_a_recovery_with_a_finding_that_does_not_hold_is_no_success(tmp_path: Pa
     refuse_findings(made.read())
 
 
+@pytest.mark.parametrize("step", [Doing.INTEGRITY, Doing.MONITOR])
+def test_a_step_whose_task_somebody_marked_as_successful_is_not_done(tmp_path: Path, step: Doing) -> None:
+    never = journal(tmp_path / "never")
+    for one in Doing:
+        if one is not step:
+            never.take(one, lambda: Told("done"))
+    failed = journal(tmp_path / "failed")
+    refuse_findings(carried_out(failed))
+    with pytest.raises(UnfitError), failed.failing(step):
+        raise UnfitError("no disk")
+    for made in (never, failed):
+        with pytest.raises(RefusedError, match=step.value):
+            refuse_findings(made.read())
+
+
 def test_a_name_is_no_path(tmp_path: Path) -> None:
     paths = {"backups": str(tmp_path)}
     document = {"version": 1, "paths": paths, "catalog": {"service": "c"}, "encryption": {"enabled": False}}

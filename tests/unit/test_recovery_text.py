@@ -8,12 +8,25 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 
+from pgbackup.domain.findings import APPLICATION
 from pgbackup.domain.lsn import Lsn
+from pgbackup.domain.model import Finding
 from pgbackup.domain.recovery import RecoveryPlan, Step
 from pgbackup.domain.target import AtLsn, AtName, AtTime, AtXid, Latest, Target
 from pgbackup.domain.wal import Stretch
-from pgbackup.recover import Foresight, Recovered, Request, plan_text, report_text
+from pgbackup.recover import (
+    Foresight,
+    Recovered,
+    Request,
+    Switched,
+    SwitchPlan,
+    plan_text,
+    report_text,
+    switch_plan_text,
+    switched_text,
+)
 from pgbackup.recover.replay import Replayed
+from pgbackup.report.recovery import RecoveryNews, Stage, compose_recovery
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 BACKTICKED = AtName("a`|<b>*x*")
@@ -81,3 +94,67 @@ def test_a_report_says_what_is_lost_and_what_waits() -> None:
     assert f"{Lsn(0x5000028)}, now timeline 3" in text
     assert r"pay\|ment waits for COMMIT PREPARED" in text
     assert "pg_ctl start -D /srv/recovered/monday" in text
+    assert "rm -r /srv/recovered/monday" in text
+    replaced = report_text(
+        Recovered(ahead.plan, ahead.request.into, found, steps, 5433), ahead, "by dana", replaced=True
+    )
+    assert "rm -r" not in replaced, "it would remove production"
+
+
+def test_a_switch_says_what_is_renamed_and_how_to_undo_it() -> None:
+    plan = SwitchPlan(
+        cluster="streamflix",
+        folder=Path("/srv/new"),
+        data=Path("/srv/data"),
+        before=Path("/srv/data.before_1"),
+        system_identifier="1",
+        timeline=3,
+        major=18,
+        alive=True,
+        sessions=7,
+        bytes=5_000_000,
+        collations=("db: a|b",),
+        notes=("slot s|t",),
+    )
+    text = switch_plan_text(plan)
+    for word in (
+        "/srv/data becomes /srv/data.before_1, 5.0 MB, and is kept",
+        "/srv/new becomes /srv/data, timeline 3",
+        "7 sessions end",
+        r"db: a\|b",
+        r"slot s\|t",
+    ):
+        assert word in text
+    finding = Finding(f"{APPLICATION}: a|yes|b", False, 0.1, "app may not connect", "grant it")
+    done = Switched(plan, 1.5, 0.5, (finding,), ("prepared",), ("pg_ctl stop", "mv -T 'a|b' c"))
+    text = switched_text(done, "by dana")
+    assert "not touched" not in text
+    for word in (
+        "write for 1.5 s",
+        "connect for 0.5 s",
+        "kept as /srv/data.before_1",
+        "by dana",
+        rf"| {APPLICATION}: a\|yes\|b | **NO** |",
+        "note: prepared",
+    ):
+        assert word in text
+    assert text.endswith("    pg_ctl stop\n    mv -T 'a|b' c"), "commands are for copying: nothing is escaped"
+
+
+@pytest.mark.parametrize(
+    ("procedure", "stage", "may_have_switched", "untouched"),
+    [
+        ("recover point in time", Stage.DONE, False, True),
+        ("recover point in time", Stage.FAILED, False, True),
+        ("recover point in time", Stage.ASKED, False, False),
+        ("recover point in time", Stage.DONE, True, False),
+        ("recover point in time", Stage.FAILED, True, False),
+        ("recover database", Stage.DONE, False, False),
+        ("disaster recovery", Stage.FAILED, False, False),
+    ],
+)
+def test_a_mail_calls_the_protected_server_untouched_only_when_it_is(
+    procedure: str, stage: Stage, *, may_have_switched: bool, untouched: bool
+) -> None:
+    news = RecoveryNews("streamflix", procedure, stage, "run", "http://x", may_have_switched=may_have_switched)
+    assert ("was not touched" in compose_recovery(news)[1]) is untouched

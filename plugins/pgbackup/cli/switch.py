@@ -10,7 +10,7 @@ import typer
 from pgbackup.cli.face import Cluster, Config, Json, running
 from pgbackup.cli.output import finding_document, out, print_findings, print_json
 from pgbackup.cli.rows import Reindex, Yes, fail_unless_ok, refuse_unless
-from pgbackup.recover import Switched, SwitchPlan, plan_switch, switch_over
+from pgbackup.recover import Switched, SwitchPlan, plan_switch, switch_facts, switch_over, switch_steps
 
 
 def switch_to(
@@ -37,26 +37,15 @@ def switch_to(
 
 def print_switch_plan(plan: SwitchPlan) -> None:
     """Print what will be renamed, and what has to be known before."""
-    if plan.begun:
-        out.print("an earlier run was interrupted; this one goes on with its plan", markup=False)
-    if plan.before is not None:
-        out.print(f"{plan.data} becomes {plan.before}, and keeps {plan.bytes / 1e6:.1f} MB", markup=False)
-    out.print(f"{plan.folder} becomes {plan.data}, timeline {plan.timeline}", markup=False)
-    out.print(f"{plan.sessions} sessions end" if plan.alive else "no server runs there now", markup=False)
-    for note in (*plan.collations, *plan.notes):
-        out.print(f"note: {note}", markup=False)
+    for step in switch_steps(plan):
+        out.print(step, markup=False)
 
 
 def print_switched(done: Switched) -> None:
     """Print how it went, what is left to do, and the way back."""
     print_findings(done.findings)
-    out.print(
-        f"{done.plan.cluster} works in the recovered directory; nobody could write for {done.unwritten:.1f} s,"
-        f" and connect for {done.unreachable:.1f} s",
-        markup=False,
-    )
-    for note in done.notes:
-        out.print(f"note: {note}", markup=False)
+    for fact in switch_facts(done):
+        out.print(fact, markup=False)
     if done.undo:
         out.print("to undo it, losing what was written since:", markup=False)
     for command in done.undo:

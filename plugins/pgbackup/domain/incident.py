@@ -175,6 +175,11 @@ class Incident:
         newest = {event.step: event for event in self.events if event.step and not event.is_decision}
         return {step: newest[step] for step in Doing if step in newest}
 
+    def found(self, step: Doing) -> tuple[Finding, ...]:
+        """Return what the last try of a step that came to its end found."""
+        ended = (event for event in reversed(self.events) if event.step is step and event.what is What.DONE)
+        return next((event.findings for event in ended), ())
+
     def fact(self, name: Fact) -> str | None:
         """Return what was measured last under a name."""
         return next((event.facts[name] for event in reversed(self.events) if name in event.facts), None)

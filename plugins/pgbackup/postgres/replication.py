@@ -12,6 +12,7 @@ import psycopg
 from psycopg.rows import class_row
 
 from pgbackup.domain.lsn import Lsn
+from pgbackup.domain.wal import parse_history
 from pgbackup.postgres.connection import Connection
 
 _SINCE_INVALIDATION_REASON = 170000
@@ -163,6 +164,16 @@ def position(connection: Connection) -> Position:
         f" ({_INSERTED})::text, ({_FLUSHED})::text"
     ).fetchall()[0]
     return Position(row[0], row[1], row[2], Lsn.parse(row[3]), Lsn.parse(row[4]))
+
+
+def branches(connection: Connection, timeline: int) -> frozenset[Lsn] | None:
+    """Return where the histories branched off that led to a server's timeline; None when we may not read that."""
+    name = f"pg_wal/{timeline:08X}.history"
+    try:
+        row = connection.execute("SELECT pg_catalog.pg_read_file(%s, 0, 1000000, true)", (name,)).fetchone()
+    except psycopg.errors.InsufficientPrivilege:
+        return None
+    return frozenset(one.position for one in parse_history(row[0] or "")) if row else None
 
 
 def newest_heartbeat(connection: Connection) -> tuple[datetime, Lsn] | None:

@@ -9,6 +9,7 @@ from pgbackup.recover.latest import proved_lately, verify_latest
 from pgbackup.recover.origin import FromBackup, FromMoment, Origin
 from pgbackup.recover.planning import plan
 from pgbackup.recover.put import PutPlan, plan_put, put
+from pgbackup.recover.replacement import plan_replacement, replace_present
 from pgbackup.recover.rows_text import (
     cutover_plan_text,
     cutover_report_text,
@@ -19,11 +20,14 @@ from pgbackup.recover.rows_text import (
     table_report_text,
 )
 from pgbackup.recover.switch import Switched, plan_switch, switch_over
+from pgbackup.recover.switch_text import switch_facts, switch_plan_text, switch_steps, switched_text
+from pgbackup.recover.switchable import refuse_obstacle, usual_folder
 from pgbackup.recover.switching import SwitchPlan
 from pgbackup.recover.table import RecoveredTable, TablePlan, Way, plan_table, recover_table
-from pgbackup.recover.text import plan_text, report_text, stop_command
+from pgbackup.recover.text import UNTOUCHED, plan_text, report_text, stop_command
 
 __all__ = [
+    "UNTOUCHED",
     "Choice",
     "CutOver",
     "CutoverPlan",
@@ -54,6 +58,7 @@ __all__ = [
     "plan_cutover",
     "plan_database",
     "plan_put",
+    "plan_replacement",
     "plan_switch",
     "plan_table",
     "plan_text",
@@ -63,11 +68,18 @@ __all__ = [
     "recover_cluster",
     "recover_database",
     "recover_table",
+    "refuse_obstacle",
+    "replace_present",
     "report_text",
     "stop_command",
+    "switch_facts",
     "switch_over",
+    "switch_plan_text",
+    "switch_steps",
+    "switched_text",
     "table_choices",
     "table_plan_text",
     "table_report_text",
+    "usual_folder",
     "verify_latest",
 ]

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from pgbackup.domain.errors import RefusedError
 from pgbackup.domain.ids import BackupId
+from pgbackup.domain.manifest import Manifest
 from pgbackup.domain.ports import Site, Store
 from pgbackup.domain.recovery import RecoveryPlan, Step
 from pgbackup.domain.target import Target
@@ -153,3 +154,14 @@ class Recovery:
     def _stage(self, links: tuple[Link, ...]) -> None:
         bundles = [link for link in links if link.manifest.id in self.plan.bundles]
         stage_wal(self.site, self.plan, self.store, bundles, self.server, jobs=self.jobs)
+
+
+def manifest_of(site: Site, recovered: Recovered) -> Manifest:
+    """Return the manifest of the last backup that a recovery was made from."""
+    store = site.repositories[recovered.plan.repository]
+    return describe_copy(store, BackupId.parse(recovered.plan.chain[-1])).manifest
+
+
+def recovered_server(site: Site, manifest: Manifest, recovered: Recovered) -> ThrowAwayServer:
+    """Return the programs that fit a recovered directory, for starting it where it is."""
+    return server_for(site, manifest, recovered.folder.parent)

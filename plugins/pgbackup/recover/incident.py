@@ -21,7 +21,7 @@ from pgbackup.domain.model import Finding
 from pgbackup.domain.ports import Clock
 from pgbackup.domain.settings import Settings
 from pgbackup.postgres.connection import server_errors
-from pgbackup.recover.workplace import write_whole
+from pgbackup.recover.workplace import sync_folder, write_whole
 from pgbackup.scratch import make_private
 
 log = logging.getLogger(__name__)
@@ -129,7 +129,7 @@ class Journal:
                 file.write((b"\n" if half else b"") + _events.dump_json(event) + b"\n")
                 os.fsync(file.fileno())
             if end == 0:
-                _sync(self.folder)
+                sync_folder(self.folder)
         except OSError as error:
             raise UnavailableError(
                 f"the journal in {self.folder} cannot be written", detail=error.strerror, hint="free space there"
@@ -141,11 +141,3 @@ def journal_of(settings: Settings, name: str, clock: Clock) -> Journal:
     if not _NAME.fullmatch(name):
         raise ConfigurationError("not a name of an incident", detail=repr(name[:80]))
     return Journal(settings.paths.incidents_folder / name, clock)
-
-
-def _sync(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

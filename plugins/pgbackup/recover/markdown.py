@@ -18,7 +18,7 @@ def table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[
 def findings_table(findings: Iterable[Finding]) -> Iterator[str]:
     """Write what was found, and what to do about what is not as it should be."""
     rows = [
-        (one.name, "yes" if one.ok else "**NO**", plain(one.detail), "" if one.ok else plain(one.hint))
+        (plain(one.name), "yes" if one.ok else "**NO**", plain(one.detail), "" if one.ok else plain(one.hint))
         for one in findings
     ]
     if rows:

@@ -27,6 +27,9 @@ from pgbackup.scratch import make_private
 
 Name = tuple[str, str]
 
+_OPTION, _COMMAND_LINE = 40, 1_000_000
+"""Bytes: an option's own and its pointer; half of what Linux allows with the usual limit of the stack."""
+
 
 @contextlib.contextmanager
 def private_place(folder: Path) -> Iterator[Workplace]:
@@ -182,14 +185,19 @@ def _entry(
     )
 
 
-def _patterns(tables: tuple[TableSource, ...], wanted: frozenset[Name]) -> Iterator[str]:
-    """Name the tables whose rows stay out; a schema of which none is wanted at once: a command line has limits."""
+def _patterns(tables: tuple[TableSource, ...], wanted: frozenset[Name]) -> tuple[str, ...]:
+    """Name the tables whose rows stay out; a schema of which none is wanted at once.
+
+    None when they don't fit into a command line: all rows in the dump cost time and space, and nothing else.
+    """
     schemas = {schema for schema, _ in wanted}
-    for schema in sorted({one.schema_name for one in tables} - schemas):
-        yield f"{_quoted(schema)}.*"
-    for one in tables:
-        if one.schema_name in schemas and _name(one) not in wanted:
-            yield f"{_quoted(one.schema_name)}.{_quoted(one.name)}"
+    others = sorted({one.schema_name for one in tables} - schemas)
+    rest = (one for one in tables if one.schema_name in schemas and _name(one) not in wanted)
+    found = (
+        *(f"{_quoted(schema)}.*" for schema in others),
+        *(f"{_quoted(one.schema_name)}.{_quoted(one.name)}" for one in rest),
+    )
+    return found if sum(len(one.encode()) + _OPTION for one in found) < _COMMAND_LINE else ()
 
 
 def _name(table: TableSource) -> Name:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -171,21 +171,26 @@ def _open(production: Production, plan: SwitchPlan, undo: tuple[str, ...], *, re
         prepared = standstill.prepared(connection)
     for name in names:
         _see_to_collations(site, cluster, name, reindex=reindex)
-    settings, parameters = site.settings.cluster(cluster).verify_backup, site.recovery_connections(cluster)
-    with server_errors(cluster):
-        findings = tuple(
-            replace(finding, name=f"{finding.name}: {name}")
-            for name in names
-            for finding in application_findings(settings, parameters, database=name, actual=name)
-        )
-        with production.connect() as connection:
-            standstill.allow_writes(connection)
+    findings = ask_application(site, cluster, names)
+    with server_errors(cluster), production.connect() as connection:
+        standstill.allow_writes(connection)
     under_way = switching.read_switching(plan.data) or Switching(plan, reachable, reachable)
     switching.forget(plan)
     unwritten = (site.clock() - under_way.unwritten).total_seconds()
     unreachable = (reachable - under_way.unreachable).total_seconds()
     log.info("%s may be written to after %.1f s; nobody could connect for %.1f s", cluster, unwritten, unreachable)
     return Switched(plan, unwritten, unreachable, findings, (*plan.notes, *_notes(plan, prepared)), undo)
+
+
+def ask_application(site: Site, cluster: str, databases: Iterable[str]) -> tuple[Finding, ...]:
+    """Ask whether the application can work in each database of the server that has the place now."""
+    settings, parameters = site.settings.cluster(cluster).verify_backup, site.recovery_connections(cluster)
+    with server_errors(cluster):
+        return tuple(
+            replace(finding, name=f"{finding.name}: {name}")
+            for name in databases
+            for finding in application_findings(settings, parameters, database=name, actual=name)
+        )
 
 
 def _refuse_another(connection: Connection, plan: SwitchPlan) -> None:

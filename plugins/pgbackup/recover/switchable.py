@@ -66,6 +66,43 @@ def survey_switch(site: Site, cluster: str, folder: Path, data: Path) -> SwitchP
     )
 
 
+def usual_folder(site: Site, cluster: str, stamp: str) -> Path:
+    """Return where to recover to when nobody says: beside production's directory, whose place it can take by a rename.
+
+    Where this machine does not control production, in the folder of recovered clusters.
+    """
+    control = site.settings.cluster(cluster).control
+    if control is not None:
+        data = control.data_directory.resolve()  # a link leads to where the rename is made
+        if os.access(data.parent, os.W_OK | os.X_OK):
+            return data.with_name(f"{data.name}.recovered_{stamp}")
+    return site.settings.paths.recovered_folder / f"{cluster}_{stamp}"
+
+
+def obstacle_to_switch(site: Site, cluster: str, into: Path) -> str:
+    """Say why what will be recovered to ``into`` could not take production's place; nothing when it could."""
+    control = site.settings.cluster(cluster).control
+    if control is None:
+        return "how production is stopped and started is not configured (`control`): people have to switch"
+    data = control.data_directory.resolve()
+    if not _is_renamable(into.parent, data) or into.is_relative_to(data):
+        return f"it cannot take the place of {data} by a rename: recover into a folder on its filesystem, beside it"
+    if _closed(into.parent, data, data.parent):
+        return f"we may not rename {data}"
+    return ""
+
+
+def refuse_obstacle(site: Site, cluster: str, into: Path) -> None:
+    """Raise RefusedError when what will be recovered to ``into`` could not take production's place."""
+    obstacle = obstacle_to_switch(site, cluster, into)
+    if obstacle:
+        raise RefusedError(
+            f"what is recovered to {into} could not replace {cluster}",
+            detail=obstacle,
+            hint="or recover beside only, and let people switch",
+        )
+
+
 def old_directories(site: Site, cluster: str) -> Iterator[Leftover]:
     """Yield the data directories that switches set aside, as far as they are known."""
     control = site.settings.cluster(cluster).control
@@ -87,9 +124,17 @@ def size_of(folder: Path) -> int:
 
 
 def _refuse_closed(folder: Path, data: Path) -> None:
-    for place in (folder, data, folder.parent, data.parent):
-        if place.exists() and not os.access(place, os.R_OK | os.W_OK | os.X_OK):
-            raise UnfitError(f"we may not work in {place}", hint="run as the owner of the data directory, or as root")
+    for place in _closed(folder, data, folder.parent, data.parent):
+        raise UnfitError(f"we may not work in {place}", hint="run as the owner of the data directory, or as root")
+
+
+def _closed(*places: Path) -> list[Path]:
+    return [place for place in places if place.exists() and not os.access(place, os.R_OK | os.W_OK | os.X_OK)]
+
+
+def _is_renamable(folder: Path, data: Path) -> bool:
+    """Tell whether what is in, or at, ``folder`` can be renamed to ``data``."""
+    return data.parent.is_dir() and folder.stat().st_dev == data.parent.stat().st_dev and not data.is_mount()
 
 
 def _refuse_unfinished(folder: Path) -> None:
@@ -106,7 +151,7 @@ def _refuse_unfinished(folder: Path) -> None:
 def _refuse_place(folder: Path, data: Path, old: Path | None) -> None:
     if folder == data or folder in data.parents or data in folder.parents:
         raise RefusedError(f"{folder} and {data} lie in each other", hint="move the recovered directory beside")
-    if not data.parent.is_dir() or folder.stat().st_dev != data.parent.stat().st_dev or data.is_mount():
+    if not _is_renamable(folder, data):
         raise RefusedError(
             f"{folder} cannot take the place of {data} by a rename",
             hint="recover to a place on the same filesystem; a mount point itself cannot be renamed",

@@ -132,8 +132,8 @@ def plan_table(
 def recover_table(site: Site, plan: TablePlan) -> RecoveredTable:
     """Carry a plan out. Whatever ends it early, present rows are as they were; a table beside may stay, marked as ours.
 
-    Raises RefusedError, having changed nothing, when rows would refer to nothing, don't fit the table as it is now, or
-    are not as many as they were.
+    Raises RefusedError, having changed nothing, when rows would refer to nothing, don't fit the table as it is now, are
+    not as many as they were, or would replace those of a table that was gone when this was planned.
     """
     name = (plan.schema_name, plan.name)
     parameters = site.recovery_connections(plan.cluster)
@@ -147,6 +147,11 @@ def recover_table(site: Site, plan: TablePlan) -> RecoveredTable:
         tree = archive.tree(archive.table(*name, dump.manifest.roles))
         expected = content_of(dump, tree, major=describe.server(connection).version // 10000)
         present = replace.look_up(connection, *name)
+        if present is not None and not plan.present and plan.way is not Way.BESIDE:
+            raise RefusedError(
+                f"{plan.schema_name}.{plan.name} is there, and was gone when this was planned: nothing was changed",
+                hint="an interrupted try may have made it again: look at it, and plan anew",
+            )
         if present is None:
             rows, notes = make_again(
                 connection, archive, tree, expected.rows if expected else None, _refuse_misfits(plan)

@@ -11,9 +11,15 @@ from pgbackup.recover.ahead import Foresight
 from pgbackup.recover.cluster import Recovered
 from pgbackup.recover.markdown import in_seconds, megabytes, moment, plain, span, table
 
+UNTOUCHED = "The protected server was not touched."
+ASKED_AGAIN = "- note: before it takes the place of the present one, that is asked for once more"
 
-def plan_text(ahead: Foresight) -> str:
-    """Show what will be done, from what, how long it takes, what will be lost, and what to know before."""
+
+def plan_text(ahead: Foresight, *, replacing: bool = False) -> str:
+    """Show what will be done, from what, how long it takes, what will be lost, and what to know before.
+
+    ``replacing`` says that the recovered cluster is wanted in the place of the present one.
+    """
     plan, request = ahead.plan, ahead.request
     steps = [(step.name, megabytes(step.bytes), in_seconds(step.seconds)) for step in plan.steps]
     lines = [
@@ -28,11 +34,16 @@ def plan_text(ahead: Foresight) -> str:
     ]
     if request.port is None:
         lines.append("- note: no port was asked for: the data directory is made, no server is started on it")
+    if replacing:
+        lines.append(ASKED_AGAIN)
     return "\n".join(lines)
 
 
-def report_text(recovered: Recovered, ahead: Foresight, approved: str) -> str:
-    """Tell what came back, what is lost, how long it took, and what to do next."""
+def report_text(recovered: Recovered, ahead: Foresight, approved: str, *, replaced: bool = False) -> str:
+    """Tell what came back, what is lost, how long it took, and what to do next.
+
+    ``replaced`` says that it has taken the place of the present one since, of which another text tells.
+    """
     plan, found = recovered.plan, recovered.replayed
     predicted = {step.name: step.seconds for step in plan.steps}
     steps = [
@@ -53,13 +64,15 @@ def report_text(recovered: Recovered, ahead: Foresight, approved: str) -> str:
     ]
     return "\n".join(
         [
-            f"**{plan.cluster}** is recovered beside. The protected server was not touched.",
+            f"What **{plan.cluster}** is now was recovered beside at first:"
+            if replaced
+            else f"**{plan.cluster}** is recovered beside.",
             "",
             *table(("", ""), facts),
             "",
             *table(("step", "predicted", "measured"), [*steps, total]),
             "",
-            *(f"- {step}" for step in _next_steps(recovered)),
+            *(f"- {step}" for step in (() if replaced else _next_steps(recovered))),
         ]
     )
 

@@ -18,7 +18,7 @@ class Stage(StrEnum):
 
 
 _BESIDE = {"recover point in time"}
-"""Procedures that never touch the protected server."""
+"""Procedures that never touch the protected server, unless a switch was approved."""
 _NEXT = {
     Stage.ASKED: (
         "Open the run's required action: read the plan, type the cluster's name, approve or reject.",
@@ -35,7 +35,11 @@ _NEXT = {
 
 @dataclass(frozen=True)
 class RecoveryNews:
-    """What a mail tells of a recovery; ``text`` is its plan or its report, in Markdown."""
+    """What a mail tells of a recovery; ``text`` is its plan or its report, in Markdown.
+
+    ``may_have_switched`` says that somebody approved to put what was recovered in the place of the present cluster, or
+    that this is not known.
+    """
 
     cluster: str
     procedure: str
@@ -43,13 +47,14 @@ class RecoveryNews:
     run: str
     link: str
     text: str = ""
+    may_have_switched: bool = False
     reason: str = ""
     contacts: tuple[Contact, ...] = ()
 
     @property
     def next_steps(self) -> tuple[str, ...]:
         """What its reader is to do, and to know first."""
-        untouched = self.procedure in _BESIDE and self.stage is not Stage.ASKED
+        untouched = self.procedure in _BESIDE and self.stage is not Stage.ASKED and not self.may_have_switched
         return (*(("The protected server was not touched.",) if untouched else ()), *_NEXT[self.stage])
 
 

@@ -16,6 +16,7 @@ from pgbackup.report.recovery import RecoveryNews, Stage, compose_recovery
 from pgbackup_airflow.notifier import Notice, ProtocolNotifier
 
 PLAN, APPROVE, RECOVER, REPORT = "plan", "approve", "recover", "report"
+PLAN_SWITCH, APPROVE_SWITCH = "plan_switch", "approve_switch"
 
 
 class RecoveryMail(ProtocolNotifier):
@@ -26,24 +27,32 @@ class RecoveryMail(ProtocolNotifier):
         self.plan = plan
 
     def tell(self, context: Context, notice: Notice) -> None:
-        """Send it with the report that there is, else with the plan."""
+        """Send it with the report that there is, else with the plan that was approved last."""
+        switch = _written(context, APPROVE_SWITCH)
+        switching = switch is not None and switch["plan"] is not None
+        plan = PLAN_SWITCH if switching else self.plan
         news = RecoveryNews(
             self.cluster,
             self.procedure,
             {None: Stage.ASKED, True: Stage.DONE, False: Stage.FAILED}[self.succeeded],
             notice.run,
             notice.link,
-            text=("" if self.succeeded is None else _text(context, REPORT)) or _text(context, self.plan),
+            text=("" if self.succeeded is None else _text(context, REPORT)) or _text(context, plan),
+            may_have_switched=switching or not context.get("ti"),
             reason=str(context.get("reason") or "") if self.succeeded is False else "",
             contacts=notice.settings.contacts,
         )
         notice.send(*compose_recovery(news))
 
 
-def _text(context: Context, task_id: str) -> str:
-    """Return what a task of the run wrote; a run that ended without any task has no ``ti``."""
+def _written(context: Context, task_id: str) -> Any:
+    """Return what a task of the run left; a run that ended without any task has no ``ti``."""
     instance = context.get("ti")
-    written = instance.xcom_pull(task_ids=task_id) if instance else None
+    return instance.xcom_pull(task_ids=task_id) if instance else None
+
+
+def _text(context: Context, task_id: str) -> str:
+    written = _written(context, task_id)
     return str(written["text"]) if written else ""
 
 

@@ -16,18 +16,18 @@ from pgbackup.domain.incident import PHASES, Doing, Fact
 from pgbackup.domain.model import Finding
 from pgbackup.domain.ports import Site
 from pgbackup.domain.target import parse_moment
-from pgbackup.recover import Foresight, Recovered, Request, disaster, foresee
+from pgbackup.recover import Foresight, Recovered, Request, disaster, foresee, usual_folder
 from pgbackup.recover.incident import Journal, Told
 from pgbackup_airflow.hook import PgBackupHook
 from pgbackup_airflow.notifier import Notice
 from pgbackup_airflow.operators import ProtocolOperator, refuse_unknown
-from pgbackup_airflow.recovery.approval import PLAN, ApproveOperator, granted
+from pgbackup_airflow.recovery.approval import APPROVE_SWITCH, PLAN, PLAN_SWITCH, ApproveOperator, granted
 from pgbackup_airflow.recovery.incident import journal_for, report_on
 from pgbackup_airflow.recovery.point_in_time import FIELDS as TARGET_FIELDS
 from pgbackup_airflow.recovery.point_in_time import read_request
 
 FIELDS = ("what", "happened_at", "target", "time", "repository", "folder", "port")
-PLAN_SWITCH, APPROVE_SWITCH, RESTORE = "plan_switch", "approve_switch", "restore"
+RESTORE = "restore"
 BEST = disaster.BEST
 CUTOVER = {"task_id": APPROVE_SWITCH, "plan": PLAN_SWITCH, "step": Doing.SWITCH}
 """What the second approval differs in from the first."""
@@ -82,7 +82,7 @@ def request_of(site: Site, cluster: str, context: Context) -> Request:
     """Read the form, across its fields; raises ConfigurationError."""
     run: Any = context["dag_run"]
     params = {**dict.fromkeys(TARGET_FIELDS), **{name: context["params"][name] for name in FIELDS}}
-    return read_request(params, disaster.usual_folder(site, cluster, f"{run.run_after:%Y%m%d_%H%M%S}"))
+    return read_request(params, usual_folder(site, cluster, f"{run.run_after:%Y%m%d_%H%M%S}"))
 
 
 def _declare(taken: _Taken) -> None:
@@ -151,7 +151,10 @@ _STEPS: dict[str, tuple[Doing, Callable[[_Taken], Told | tuple[Told, Any]]]] = {
     "prepare_files": (Doing.PREPARE, lambda taken: disaster.prepare_files(taken.site, taken.cluster, taken.approved)),
     "notify_stakeholders": (Doing.NOTIFY, _notify),
     RESTORE: (Doing.RESTORE, _restore),
-    "verify_integrity": (Doing.INTEGRITY, lambda taken: disaster.verify_integrity(taken.site, taken.recovered)),
+    "verify_integrity": (
+        Doing.INTEGRITY,
+        lambda taken: disaster.verify_integrity(taken.site, taken.recovered, taken.journal.read()),
+    ),
     "test_connectivity": (Doing.CONNECTIVITY, lambda taken: disaster.check_connectivity(*taken.server)),
     "test_functions": (Doing.FUNCTIONS, lambda taken: disaster.check_functions(*taken.server)),
     "validate_data": (Doing.DATA, lambda taken: disaster.check_data(*taken.server, taken.journal.read())),

@@ -5,7 +5,6 @@ from pgbackup.recover.disaster.assessment import (
     assess_scope,
     choose_repository,
     plan_facts,
-    usual_folder,
     verify_availability,
 )
 from pgbackup.recover.disaster.cutover import (
@@ -43,7 +42,6 @@ __all__ = [
     "refuse_findings",
     "restore",
     "switch",
-    "usual_folder",
     "verify_availability",
     "verify_integrity",
 ]

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from pathlib import Path
 
 from pgbackup.domain.errors import PgBackupError, RefusedError
 from pgbackup.domain.findings import Answer, advice, some
@@ -127,28 +125,6 @@ def choose_repository(site: Site, cluster: str, target: Target, *, timeline: int
             hint="choose a moment in one of these windows, or the latest",
         )
     return min(found, key=lambda one: one.rank).plan.repository
-
-
-def usual_folder(site: Site, cluster: str, stamp: str) -> Path:
-    """Return where to recover to when nobody says: beside production's directory, whose place it can take by a rename.
-
-    Where this machine does not control production, in the folder of recovered clusters.
-    """
-    control = site.settings.cluster(cluster).control
-    if control is not None and os.access(control.data_directory.parent, os.W_OK | os.X_OK):
-        return control.data_directory.with_name(f"{control.data_directory.name}.recovered_{stamp}")
-    return site.settings.paths.recovered_folder / f"{cluster}_{stamp}"
-
-
-def obstacle_to_switch(site: Site, cluster: str, into: Path) -> str:
-    """Say why a directory that is recovered there could not take production's place; nothing when it could."""
-    control = site.settings.cluster(cluster).control
-    if control is None:
-        return "how production is stopped and started is not configured (`control`): people have to switch"
-    data = control.data_directory
-    if not data.parent.is_dir() or data.is_mount() or data.parent.stat().st_dev != into.parent.stat().st_dev:
-        return f"it cannot take the place of {data} by a rename: recover into a folder on its filesystem"
-    return ""
 
 
 def verify_availability(site: Site, ahead: Foresight) -> Told:

@@ -7,21 +7,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pgbackup.domain.errors import RefusedError, UnavailableError
-from pgbackup.domain.findings import Answer, failures, merged
-from pgbackup.domain.incident import Fact, Incident
+from pgbackup.domain.errors import RefusedError
+from pgbackup.domain.findings import Answer, failures, merged, some
+from pgbackup.domain.incident import Doing, Fact, Incident, What
 from pgbackup.domain.ports import Site
 from pgbackup.postgres import replication
-from pgbackup.postgres.connection import Connection, connect, server_errors
-from pgbackup.postgres.throwaway import living_on
+from pgbackup.postgres.connection import Connection, connect
 from pgbackup.recover.application import application_findings
 from pgbackup.recover.cluster import Recovered
-from pgbackup.recover.control import works_in
-from pgbackup.recover.disaster.preparation import manifest_of, recovered_server
 from pgbackup.recover.incident import Told, judged
-from pgbackup.recover.settle import start
-from pgbackup.recover.switch import plan_switch, switch_over
-from pgbackup.recover.switching import SwitchPlan, read_switching
+from pgbackup.recover.replacement import plan_replacement, refuse_another, replace_present
+from pgbackup.recover.switch_text import switch_facts
+from pgbackup.recover.switching import SwitchPlan
 
 ARCHIVED = "WAL leaves the server again"
 _PATIENCE = 60.0
@@ -44,48 +41,22 @@ def plan_cutover(site: Site, cluster: str, recovered: Recovered, port: int) -> C
     """
     if site.settings.cluster(cluster).control is None:
         return Cutover(cluster, None, tuple(_by_hand(site, cluster, recovered, port)))
-    stop_recovered(site, recovered)
-    try:
-        return Cutover(cluster, plan_switch(site, cluster, recovered.folder))
-    finally:
-        if recovered.folder.exists():
-            start(site, recovered_server(site, manifest_of(site, recovered), recovered), recovered.folder, port)
+    return Cutover(cluster, plan_replacement(site, cluster, recovered, port))
 
 
 def switch(site: Site, plan: Cutover, recovered: Recovered) -> Told:
     """Carry the approved plan out; where it is to be done by hand, say what is, and leave it to people.
 
-    A try after an interruption goes on. Raises what switch_over() does.
+    A try after an interruption goes on. Raises what replace_present() does.
     """
     if plan.switch is None:
         steps = "; ".join(f"{number}. {step}" for number, step in enumerate(plan.by_hand, 1))
         return Told(f"to be done by hand: {steps}", (), {Fact.BY_HAND: steps})
-    if not recovered.folder.exists() and read_switching(plan.switch.data) is None:
-        timeline = _refuse_another(site, plan.cluster, recovered)
-        return Told(f"an earlier try has switched: {plan.cluster} is on timeline {timeline}")
-    stop_recovered(site, recovered)
-    present = plan_switch(site, plan.cluster, recovered.folder)
-    if not present.begun and (present.alive, bool(present.before)) > (plan.switch.alive, bool(plan.switch.before)):
-        raise RefusedError(
-            f"{plan.cluster} is there again, and was not when its switch was approved",
-            detail=f"{present.data}, {present.sessions} sessions",
-            hint="what was written into it would be set aside: look at it, then clear `plan_switch`",
-        )
-    switched = switch_over(site, present, reindex=bool(plan.switch.collations))
-    detail = (
-        f"{plan.switch.folder} is at {plan.switch.data}; nobody could connect for {switched.unreachable:.1f} s,"
-        f" write for {switched.unwritten:.1f} s; {'; '.join(switched.notes)}"
-    )
+    switched = replace_present(site, plan.switch, recovered)
+    if switched is None:
+        return Told(f"an earlier try has switched: {plan.cluster} answers as the recovered cluster")
     undo = f"; to undo it: {' && '.join(switched.undo)}" if switched.undo else ""
-    return Told(detail + undo, switched.findings)
-
-
-def stop_recovered(site: Site, recovered: Recovered) -> None:
-    """Stop the server that was started on a recovered directory, if it runs."""
-    if works_in(recovered.folder):
-        server = recovered_server(site, manifest_of(site, recovered), recovered)
-        words = ("stop", "--wait", "--mode=fast", f"--pgdata={recovered.folder}")
-        site.runner.run(living_on(server.programs, "pg_ctl", *words))
+    return Told("; ".join(switch_facts(switched)) + undo, switched.findings)
 
 
 def monitor(site: Site, cluster: str, recovered: Recovered) -> Told:
@@ -94,26 +65,12 @@ def monitor(site: Site, cluster: str, recovered: Recovered) -> Told:
     Raises UnavailableError while production is something else, or does not answer.
     """
     parameters = site.recovery_connections(cluster)
-    timeline = _refuse_another(site, cluster, recovered)
+    timeline = refuse_another(site, cluster, recovered)
     settings = site.settings.cluster(cluster).verify_backup
     databases = sorted({query.database for query in settings.queries})
     findings = merged(application_findings(settings, parameters, database=name, actual=name) for name in databases)
     kept = judged(ARCHIVED, lambda: _is_archived(site, cluster))
     return Told(f"{cluster} answers as the recovered cluster, timeline {timeline}", (*findings, kept))
-
-
-def _refuse_another(site: Site, cluster: str, recovered: Recovered) -> int:
-    """Return the timeline of what answers as production; raises UnavailableError unless that is the recovered one."""
-    with server_errors(cluster), connect(site.recovery_connections(cluster)) as connection:
-        found = replication.position(connection)
-    wanted = recovered.replayed.timeline
-    if found.system_identifier != recovered.plan.system_identifier or found.timeline < wanted:
-        raise UnavailableError(
-            f"what answers as {cluster} is not the recovered cluster",
-            detail=f"system {found.system_identifier}, timeline {found.timeline}; the recovered one is on {wanted}",
-            hint="do what is to be done by hand, as the step before says, then clear this task",
-        )
-    return found.timeline
 
 
 def _is_archived(site: Site, cluster: str) -> Answer:
@@ -150,7 +107,13 @@ def _by_hand(site: Site, cluster: str, recovered: Recovered, port: int) -> Itera
 
 
 def refuse_findings(incident: Incident) -> None:
-    """Raise RefusedError with all that does not hold: a recovery with such findings is no success."""
+    """Raise RefusedError with all that does not hold, or was never done: such a recovery is no success."""
+    last = incident.last()
+    undone = [step.value for step in Doing if step not in last or last[step].what is not What.DONE]
+    if undone:
+        raise RefusedError(
+            "steps were not carried out", detail=some(undone), hint="clear their tasks: somebody marked them"
+        )
     if not all(finding.ok for finding in incident.findings):
         raise RefusedError(
             "the recovery is done, and not everything is as it should be",

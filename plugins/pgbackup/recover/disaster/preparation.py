@@ -7,20 +7,17 @@ from collections.abc import Iterator
 
 from pgbackup.catalog.rebuild import rebuild
 from pgbackup.domain import findings as named
-from pgbackup.domain.errors import PgBackupError, ProgramFailed
+from pgbackup.domain.errors import PgBackupError, ProgramFailed, RefusedError
 from pgbackup.domain.findings import Answer
-from pgbackup.domain.ids import BackupId
-from pgbackup.domain.incident import Fact
+from pgbackup.domain.incident import Doing, Fact, Incident
 from pgbackup.domain.manifest import Manifest
 from pgbackup.domain.ports import Site
 from pgbackup.postgres import physical
 from pgbackup.postgres.throwaway import ThrowAwayServer
 from pgbackup.recover.ahead import Foresight, Request, foresee
-from pgbackup.recover.cluster import Recovered, recover_cluster
+from pgbackup.recover.cluster import Recovered, manifest_of, recover_cluster, recovered_server
 from pgbackup.recover.control import works_in
 from pgbackup.recover.incident import Told, judged
-from pgbackup.restore.fetch import describe_copy
-from pgbackup.restore.isolated import server_for
 from pgbackup.scratch import make_private
 
 
@@ -79,15 +76,21 @@ def _times(recovered: Recovered) -> Iterator[str]:
         yield f"{step.name} {step.seconds:.1f} s{expected}"
 
 
-def verify_integrity(site: Site, recovered: Recovered) -> Told:
+def verify_integrity(site: Site, recovered: Recovered, incident: Incident) -> Told:
     """Read every page of the recovered, stopped server and compare its checksum; see that replay ended cleanly.
 
-    A server that runs already was looked at by an earlier try.
+    Of a server that runs already, an earlier try's findings stand. Raises RefusedError when there was none.
     """
     manifest = manifest_of(site, recovered)
     server = recovered_server(site, manifest, recovered)
     if works_in(recovered.folder):
-        return Told("the server runs already: its pages were read before it was started")
+        earlier = incident.found(Doing.INTEGRITY)
+        if not earlier:
+            raise RefusedError(
+                f"a server runs in {recovered.folder}, and nobody read its pages before",
+                hint=f"stop it: kill -INT $(head -n 1 {recovered.folder / 'postmaster.pid'})",
+            )
+        return Told("the server runs already: its pages were read before it was started", earlier)
     finding = judged(named.PAGES, lambda: _pages(site, manifest, server, recovered))
     return Told(f"replay ended at {recovered.replayed.lsn}, promoted and stopped cleanly", (finding,))
 
@@ -103,14 +106,3 @@ def _pages(site: Site, manifest: Manifest, server: ThrowAwayServer, recovered: R
         return False, error.stderr, "recover from another repository, or an earlier backup"
     blocks = re.search(rb"Blocks scanned: +(\d+)", report)
     return True, f"{blocks[1].decode() if blocks else 'all'} pages", ""
-
-
-def manifest_of(site: Site, recovered: Recovered) -> Manifest:
-    """Return the manifest of the last backup that a recovery was made from."""
-    store = site.repositories[recovered.plan.repository]
-    return describe_copy(store, BackupId.parse(recovered.plan.chain[-1])).manifest
-
-
-def recovered_server(site: Site, manifest: Manifest, recovered: Recovered) -> ThrowAwayServer:
-    """Return the programs that fit a recovered directory, for starting it where it is."""
-    return server_for(site, manifest, recovered.folder.parent)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pgbackup.domain.incident import Incident
 from pgbackup.domain.ports import Site
 from pgbackup.recover.ahead import Foresight
-from pgbackup.recover.disaster.assessment import obstacle_to_switch
 from pgbackup.recover.disaster.cutover import Cutover
-from pgbackup.recover.markdown import findings_table, megabytes, plain, span
-from pgbackup.recover.text import plan_text
+from pgbackup.recover.markdown import findings_table, plain, span
+from pgbackup.recover.switch_text import switch_steps
+from pgbackup.recover.switchable import obstacle_to_switch
+from pgbackup.recover.text import ASKED_AGAIN, plan_text
 
 
 def disaster_plan_text(site: Site, incident: Incident, ahead: Foresight) -> str:
@@ -23,7 +24,7 @@ def disaster_plan_text(site: Site, incident: Incident, ahead: Foresight) -> str:
             "",
             plan_text(ahead),
             *([f"- **note**: {plain(obstacle)}"] if obstacle else []),
-            "- note: the cutover is asked for once more, when the recovered cluster was validated",
+            ASKED_AGAIN,
         ]
     )
 
@@ -56,13 +57,4 @@ def _switch(plan: Cutover) -> list[str]:
             "",
             "The task `monitor` is red until that is done: clear it then.",
         ]
-    found = plan.switch
-    kept = f"`{found.before}`, {megabytes(found.bytes)}, and is kept"
-    collations = [f"- indexes will be rebuilt: {plain(one)}" for one in found.collations]
-    return [
-        f"- `{found.folder}` becomes `{found.data}`",
-        f"- what is there becomes {kept}" if found.before else "- nothing is in its place now",
-        f"- {found.sessions} sessions will be ended",
-        *collations,
-        *(f"- note: {plain(note)}" for note in found.notes),
-    ]
+    return [f"- {plain(step)}" for step in switch_steps(plan.switch)]

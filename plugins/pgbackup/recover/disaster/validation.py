@@ -20,9 +20,8 @@ from pgbackup.postgres import describe
 from pgbackup.postgres.connection import Connection, connect
 from pgbackup.postgres.replace import dangling
 from pgbackup.recover.application import application_findings
-from pgbackup.recover.cluster import Recovered
+from pgbackup.recover.cluster import Recovered, manifest_of, recovered_server
 from pgbackup.recover.control import works_in
-from pgbackup.recover.disaster.preparation import manifest_of, recovered_server
 from pgbackup.recover.incident import Told, judged
 from pgbackup.recover.markdown import span
 from pgbackup.recover.settle import start
