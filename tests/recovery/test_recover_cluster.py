@@ -29,7 +29,7 @@ from tests.support.traffic import TOTAL, Traffic
 
 from pgbackup.capture import capture_base, capture_incremental
 from pgbackup.catalog import PostgresCatalog
-from pgbackup.domain.errors import BusyError, RefusedError, UnfitError
+from pgbackup.domain.errors import BusyError, RefusedError, UnavailableError, UnfitError
 from pgbackup.domain.findings import LATEST
 from pgbackup.domain.ids import MANIFEST, SUMS
 from pgbackup.domain.lsn import Lsn
@@ -248,7 +248,7 @@ MOMENTS = (
     "started pg_waldump",
     "started pg_controldata",
     "started postgres",
-    "started pg_controldata",  # after the promotion
+    "started pg_controldata #2",  # after the promotion
     "started initdb",
 )
 
@@ -287,6 +287,31 @@ def test_a_killed_recovery_is_gone_on_with(story: Story, key: KeyPair, tmp_path:
     recovered = recover_cluster(story.site, "streamflix", target, into=tmp_path / "new")
     assert bank(recovered, story, tmp_path) == (TOTAL, story.before(target))
     assert not (tmp_path / "new.pgbackup").exists()
+
+
+def test_a_server_that_was_killed_just_before_its_promotion_is_not_let_replay_everything(
+    story: Story, key: KeyPair, tmp_path: Path
+) -> None:
+    """It has removed its signal file by then, and would come up behind the target, on the timeline of the source."""
+    target = AtLsn(story.positions[0])
+    call = doomed(story, key, verb="recover", into=str(tmp_path / "new"), lsn=str(target.lsn))
+    nursery = Nursery()
+    try:
+        nursery.run(call, SERVER_STARTED)
+        eventually_nobody(call)
+    finally:
+        nursery.close()
+    data = tmp_path / "new.pgbackup" / "server" / "data"
+    server = ThrowAwayServer(data.parent, Programs(story.source.bin), story.site.runner, "postgres", 18)
+    configuration = (data / "postgresql.conf").read_text()
+    paused = configuration.replace("'promote'", "'shutdown'")
+    (data / "postgresql.conf").write_text(paused)
+    with pytest.raises(UnavailableError), server.running():
+        pass  # it stops at its target
+    (data / "postgresql.conf").write_text(configuration)
+    (data / "recovery.signal").unlink()
+    recovered = recover_cluster(story.site, "streamflix", target, into=tmp_path / "new")
+    assert bank(recovered, story, tmp_path) == (TOTAL, story.before(target))
 
 
 def test_a_server_is_started_that_keeps_the_sources_configuration(story: Story, tmp_path: Path) -> None:
