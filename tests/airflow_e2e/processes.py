@@ -24,13 +24,13 @@ class Process:
 
 
 def living(home: Path) -> list[Process]:
-    """Every process that has this HOME; no zombies."""
+    """Every process that has this HOME, or works in it: a title of its own costs it its environment. No zombies."""
     mark = f"HOME={home}".encode()
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             environment = (folder / "environ").read_bytes()
-            if mark in environment.split(b"\0"):
+            if mark in environment.split(b"\0") or (folder / "cwd").readlink() == home:
                 argv = tuple((folder / "cmdline").read_bytes().decode(errors="replace").rstrip("\0").split("\0"))
                 stat = (folder / "stat").read_text().rpartition(")")[2].split()
                 if stat[0] not in "ZX":

@@ -170,7 +170,7 @@ class Stack:
             self.rest.close()
             self.colleague.close()
         for component in self._components.values():
-            component.kill()  # one that gives itself a title loses the mark of its HOME
+            component.kill()
         while left := living(self.home):
             for process in left:
                 end(process.pid)
