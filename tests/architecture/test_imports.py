@@ -12,7 +12,7 @@ import pytest
 from tests.support.source import ROOT
 
 PLUGINS = ROOT / "plugins"
-VERBS = {"capture", "verify", "wal", "watch", "report", "recover"}
+VERBS = {"capture", "verify", "wal", "watch", "report", "recover", "rotate"}
 MIDDLE = {"catalog", "store", "stream", "postgres"}
 # package -> what it may import of ours, besides itself
 TABLE: dict[str, set[str]] = {
@@ -25,11 +25,12 @@ TABLE: dict[str, set[str]] = {
     "wal": {"domain", "scratch", "restore", *MIDDLE},
     "watch": {"domain", "restore", *MIDDLE},
     "recover": {"domain", "scratch", "restore", *MIDDLE},
+    "rotate": {"domain", "restore", *MIDDLE},
     "report": {"domain", "catalog"},
     "assembly": {"domain", *MIDDLE},
     "cli": {"domain", "catalog", "assembly", *VERBS},
 }
-ADAPTER = {"domain", "assembly", "postgres", "capture", "verify", "watch", "recover", "report"}
+ADAPTER = {"domain", "assembly", "postgres", "capture", "verify", "watch", "recover", "report", "rotate"}
 PURE = {"os", "subprocess", "time", "logging", "socket", "psycopg", "boto3", "yaml", "random", "secrets"}
 
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from pgbackup.domain.hold import Hold
@@ -179,7 +179,7 @@ class World:
 
 
 @given(st.data())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 def test_every_moment_of_the_window_is_reached(data: st.DataObject) -> None:
     world = World()
     stored: dict[str, Stored] = {}

@@ -23,6 +23,7 @@ from pgbackup.cli.output import (
     verification_document,
 )
 from pgbackup.cli.recovery import check_latest, recover_app, show_plan
+from pgbackup.cli.rotation import hold_app, plan_rotation, rotate
 from pgbackup.cli.wal import wal_app
 from pgbackup.cli.watch import watch_archive
 from pgbackup.domain.errors import ConfigurationError, RefusedError
@@ -48,6 +49,9 @@ app.command("watch")(watch_archive)
 app.command("plan-recovery")(show_plan)
 app.command("verify-latest")(check_latest)
 app.add_typer(recover_app, name="recover")
+app.command("plan-rotation")(plan_rotation)
+app.command("rotate")(rotate)
+app.add_typer(hold_app, name="hold")
 
 
 @backup_app.command("full")

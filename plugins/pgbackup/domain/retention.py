@@ -206,8 +206,8 @@ def _archive(segments: Iterable[StoredSegment]) -> _Archive:
 def _anchors(backups: Sequence[Stored], archive: _Archive, horizon: datetime) -> list[Stored]:
     """Return the bases that the first moments of the window are reached from, for each timeline that lives in it.
 
-    The newest one before the window; where a timeline began in the window, the newest one of each older timeline before
-    the branch: which of them it left is in an encrypted file, that nobody here may open.
+    The newest one before the window; where a timeline has none, the newest one of each older timeline before each
+    branch: which timeline left which is in encrypted files, that nobody here may open.
     """
     bases: defaultdict[tuple[str, int], list[Stored]] = defaultdict(list)
     begins: dict[tuple[str, int], Lsn] = {key: some[0].segment.start for key, some in archive.items()}
@@ -225,12 +225,12 @@ def _anchors(backups: Sequence[Stored], archive: _Archive, horizon: datetime) ->
     for system, timeline in sorted(alive):
         before = _newest(one for one in bases[system, timeline] if one.moment < horizon)
         if not before:
-            begin = begins[system, timeline]
-            older = [key for key in bases if key[0] == system and key[1] < timeline]
-            for key in older:
-                before += _newest(one for one in bases[key] if one.physical and one.physical.stop <= begin)
+            way = [key for key in begins if key[0] == system and key[1] <= timeline]
+            for key in way:
+                for branch in {min(begins[one], begins[system, timeline]) for one in way if one > key}:
+                    before += _newest(one for one in bases[key] if one.physical and one.physical.stop <= branch)
         found += before
-    return found
+    return list({one.id: one for one in found}.values())
 
 
 def _keep_parents(backups: Sequence[Stored], rules: defaultdict[str, list[str]]) -> None:
