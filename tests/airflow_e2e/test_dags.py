@@ -44,6 +44,15 @@ SCHEDULES: dict[str, str | None] = {
     "library_verify_backup": "30 6 * * *",
     "streamflix_wal_watch": "*/5 * * * *",
     "library_wal_watch": "*/2 * * * *",
+    **{
+        f"{cluster}_{name}": schedule
+        for cluster in ("streamflix", "library")
+        for name, schedule in {
+            "daily_expiry": "0 7 * * *",
+            "weekly_rotation": "0 4 * * 0",
+            "monthly_rotation": "0 5 1 * *",
+        }.items()
+    },
     "streamflix_recover_point_in_time": None,
     "library_recover_point_in_time": None,
 }
@@ -72,7 +81,7 @@ with DAG("worse", fail_fast=True):
     work()
 """
 LEFT_OUT = ("__pycache__", ".airflowignore", "__main__.py")  # the last would end Airflow's process at once
-NOTIFIERS = {"MailNotifier", "WatchNotifier", "RecoveryMail"}
+NOTIFIERS = {"MailNotifier", "WatchNotifier", "RecoveryMail", "RotationMail"}
 ALWAYS_RUN = {"all_done", "all_done_min_one_success", "all_done_setup_success", "always", "one_done", "none_failed"}
 
 # What would make a backup silent, or a run green over a failure: what it is called, and how it is seen.

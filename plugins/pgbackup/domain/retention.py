@@ -102,12 +102,13 @@ def plan_retention(
         rules[one.id].append(rule)
     _probation(dumps, policy, now, rules)
     _probation(physical, policy, now, rules)
-    horizon = _as_of(physical, now) - policy.window if _verified(physical) else _PAST
+    as_of = _as_of(physical, now)
+    horizon = as_of - policy.window if as_of > _PAST else _PAST
     starts = _anchors(physical, archive, horizon)
     for one in _verified(physical):
         if one.kind is Kind.BASE and one.moment >= horizon:
             starts.append(one)
-        elif one.kind is Kind.INCREMENTAL and one.moment >= _as_of(physical, now) - policy.incremental:
+        elif one.kind is Kind.INCREMENTAL and one.moment >= as_of - policy.incremental:
             rules[one.id].append("incremental")
     for one in starts:
         rules[one.id].append("recovery window")
