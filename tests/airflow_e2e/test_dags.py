@@ -47,6 +47,15 @@ SCHEDULES: dict[str, str | None] = {
     "library_wal_watch": "*/2 * * * *",
     "streamflix_recovery_drill": "0 6 1 1,4,7,10 *",
     "library_recovery_drill": "0 9 * * 6",
+    **{
+        f"{cluster}_{name}": schedule
+        for cluster in ("streamflix", "library")
+        for name, schedule in {
+            "daily_expiry": "0 7 * * *",
+            "weekly_rotation": "0 4 * * 0",
+            "monthly_rotation": "0 5 1 * *",
+        }.items()
+    },
     "streamflix_recover_point_in_time": None,
     "library_recover_point_in_time": None,
     "streamflix_recover_database": None,
@@ -82,7 +91,7 @@ with DAG("worse", fail_fast=True):
     work() >> ApprovalOperator(task_id="ask", subject="Really?", defaults="Approve")
 """
 LEFT_OUT = ("__pycache__", ".airflowignore", "__main__.py")  # the last would end Airflow's process at once
-NOTIFIERS = {"MailNotifier", "WatchNotifier", "RecoveryMail", "DisasterMail", "DrillMail"}
+NOTIFIERS = {"MailNotifier", "WatchNotifier", "RecoveryMail", "DisasterMail", "DrillMail", "RotationMail"}
 ALWAYS_RUN = {"all_done", "all_done_min_one_success", "all_done_setup_success", "always", "one_done", "none_failed"}
 
 # What would make a backup silent, or a run green over a failure: what it is called, and how it is seen.

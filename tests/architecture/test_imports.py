@@ -12,7 +12,7 @@ import pytest
 from tests.support.source import ROOT
 
 PLUGINS = ROOT / "plugins"
-VERBS = {"capture", "verify", "wal", "watch", "report", "recover", "drill"}
+VERBS = {"capture", "verify", "wal", "watch", "report", "recover", "drill", "rotate"}
 MIDDLE = {"catalog", "store", "stream", "postgres"}
 # package -> what it may import of ours, besides itself
 TABLE: dict[str, set[str]] = {
@@ -26,11 +26,12 @@ TABLE: dict[str, set[str]] = {
     "watch": {"domain", "restore", *MIDDLE},
     "recover": {"domain", "scratch", "restore", *MIDDLE},
     "drill": {"domain", "scratch", "restore", "recover", "verify", *MIDDLE},
+    "rotate": {"domain", "restore", *MIDDLE},
     "report": {"domain", "catalog"},
     "assembly": {"domain", *MIDDLE},
     "cli": {"domain", "catalog", "assembly", *VERBS},
 }
-ADAPTER = {"domain", "assembly", "postgres", "capture", "verify", "watch", "recover", "drill", "report"}
+ADAPTER = {"domain", "assembly", "postgres", "capture", "verify", "watch", "recover", "drill", "report", "rotate"}
 PURE = {"os", "subprocess", "time", "logging", "socket", "psycopg", "boto3", "yaml", "random", "secrets"}
 
 

@@ -172,6 +172,20 @@ class PostgresCatalog(Observations):
                 _insert_findings(connection, key, attempt.findings)
                 _apply_verdict(connection, manifest.id, attempt.repository, attempt.verdict, attempt.finished_at)
 
+    def expire(self, backup_id: str, *, repository: str) -> None:
+        """Record that a copy is deleted; see ports.Catalog."""
+        with self._transaction() as connection, connection.transaction():
+            connection.execute(
+                "UPDATE backup_copy SET state = 'expired' WHERE (backup_id, repository) = (%s, %s)",
+                (backup_id, repository),
+            )
+            connection.execute(
+                "UPDATE backup_log AS b SET state = 'expired' WHERE id = %s"
+                " AND state IN ('captured', 'verified', 'rejected')"
+                " AND NOT EXISTS (SELECT FROM backup_copy AS c WHERE c.backup_id = b.id AND c.state <> 'expired')",
+                (backup_id,),
+            )
+
     def _backups(self, condition: str, arguments: tuple[object, ...]) -> tuple[Backup, ...]:
         with self._transaction() as connection:
             rows = connection.execute(

@@ -24,6 +24,7 @@ from pgbackup.cli.output import (
     verification_document,
 )
 from pgbackup.cli.recovery import check_latest, recover_app, show_plan
+from pgbackup.cli.rotation import hold_app, plan_rotation, rotate
 from pgbackup.cli.wal import wal_app
 from pgbackup.cli.watch import watch_archive
 from pgbackup.domain.errors import ConfigurationError, RefusedError
@@ -50,6 +51,9 @@ app.command("plan-recovery")(show_plan)
 app.command("verify-latest")(check_latest)
 app.add_typer(recover_app, name="recover")
 app.add_typer(drill_app, name="drill")
+app.command("plan-rotation")(plan_rotation)
+app.command("rotate")(rotate)
+app.add_typer(hold_app, name="hold")
 
 
 @backup_app.command("full")

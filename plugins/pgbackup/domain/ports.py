@@ -225,6 +225,9 @@ class Catalog(Protocol):
     def copies(self, backup_id: str) -> tuple[Copy, ...]:
         """Return a backup's copies."""
 
+    def expire(self, backup_id: str, *, repository: str) -> None:
+        """Record that a copy is deleted; the backup expires with its last one."""
+
     def saw(self, cluster: str, findings: Sequence[Finding], *, owner: str, now: datetime) -> None:
         """Record what the watch found; what it did not judge this time stays as it was."""
 

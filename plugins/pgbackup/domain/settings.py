@@ -296,6 +296,31 @@ class Drill(Section):
     rows."""
 
 
+class Retention(Section):
+    """How long backups stay. Only verified ones count for a rule, and ages are counted to the newest verified one:
+    while new backups fail, nothing goes. Years, months and ISO weeks are those of UTC.
+    """
+
+    daily: Duration = timedelta(days=30)
+    """Every dump of so long."""
+    weekly: Duration = timedelta(weeks=12)
+    """The first dump of each ISO week of so long."""
+    monthly: Annotated[int, Field(ge=0, le=1200)] = 12
+    """The first dump of each month of so many months."""
+    yearly: Annotated[int, Field(ge=0, le=1000)] | None = None
+    """The first dump of each year of so many years; null: for ever."""
+    incremental: Duration = timedelta(days=7)
+    """Incrementals, and longer where one that stays stands on them."""
+    window: Duration = timedelta(days=14)
+    """The recovery window: every moment of it can be reached; WAL and base backups stay as long as it needs them."""
+    unverified: Duration = timedelta(days=14)
+    """Backups that nobody has proved."""
+    rejected: Duration = timedelta(days=14)
+    """Rejected backups, for study."""
+    unfinished: Duration = timedelta(days=2)
+    """What a capture or a copy that was killed has left."""
+
+
 class Cluster(Section):
     """A PostgreSQL server that is protected."""
 
@@ -313,6 +338,7 @@ class Cluster(Section):
     drill: Drill = Drill()
     control: Control | None = None
     """For putting a recovered cluster in this one's place (`pgbackup recover switch`); none: that is refused."""
+    retention: Retention = Retention()
     fingerprints: Fingerprints = Fingerprints()
 
 

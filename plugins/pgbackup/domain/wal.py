@@ -234,6 +234,14 @@ def sealed_files(keys: Iterable[str]) -> Iterator[Archived]:
             )
 
 
+def segment_file(key: str) -> tuple[str, str] | None:
+    """Return (system identifier, segment name) of what belongs to a segment; None for histories and other keys."""
+    match = _KEY.fullmatch(key)
+    if match and (is_segment(match["name"]) or _OTHER.fullmatch(match["name"])):
+        return match["system"], match["name"][:24]
+    return None
+
+
 @dataclass(frozen=True)
 class Stretch:
     """WAL without a gap on one timeline, from a segment's start to a segment's end."""

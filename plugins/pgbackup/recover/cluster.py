@@ -24,6 +24,7 @@ from pgbackup.recover.workplace import Workplace, workplace, write_whole
 from pgbackup.restore.chain import Link, fetch_links, unpack_chain
 from pgbackup.restore.fetch import describe_copy
 from pgbackup.restore.fitness import refuse_unfit
+from pgbackup.restore.holds import leased
 from pgbackup.restore.isolated import server_for
 
 log = logging.getLogger(__name__)
@@ -68,7 +69,8 @@ def recover_cluster(
             log.warning("going on with the recovery to %s that was begun in %s", plan.target, place.folder)
         recovery = Recovery(site, plan, place)
         if not (place.into.exists() and any(place.into.iterdir())):
-            recovery.make()
+            with leased(site, (*plan.chain, *plan.bundles), f"recovery to {plan.target}"):
+                recovery.make()
         replayed = parse_replayed(place.result.read_bytes())
         if port is not None:
             recovery.measured("start", lambda: start(site, recovery.server, place.into, port))

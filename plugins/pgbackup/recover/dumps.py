@@ -24,6 +24,7 @@ from pgbackup.postgres.connection import Connection
 from pgbackup.postgres.programs import Programs, find_programs
 from pgbackup.postgres.toc import Entry, table_texts
 from pgbackup.restore.fetch import describe_copy, fetch_file, open_passphrase
+from pgbackup.restore.holds import leased
 from pgbackup.restore.reach import verdict_of
 from pgbackup.scratch import private_folder
 
@@ -144,7 +145,8 @@ def fetched(site: Site, dump: Dump) -> Iterator[PlainDump]:
     begun = time.monotonic()
     store = site.repositories[dump.repository]
     description = describe_copy(store, BackupId.parse(dump.manifest.id))
-    with private_folder(site.spool / "recover") as folder:
+    held = leased(site, (dump.manifest.id,), f"recovery of {dump.entry.name}")
+    with held, private_folder(site.spool / "recover") as folder:
         free, needed = shutil.disk_usage(folder).free, dump.file.plain_bytes
         if free < needed:
             raise UnfitError(

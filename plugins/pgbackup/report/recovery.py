@@ -52,6 +52,11 @@ class RecoveryNews:
     contacts: tuple[Contact, ...] = ()
 
     @property
+    def headline(self) -> str:
+        """How it stands."""
+        return self.stage
+
+    @property
     def next_steps(self) -> tuple[str, ...]:
         """What its reader is to do, and to know first."""
         untouched = self.procedure in _BESIDE and self.stage is not Stage.ASKED and not self.may_have_switched
@@ -60,5 +65,5 @@ class RecoveryNews:
 
 def compose_recovery(news: RecoveryNews) -> tuple[str, str]:
     """Return (subject, HTML)."""
-    html = render("recovery.html.jinja", news=news, contacts=news.contacts)
-    return f"[{news.cluster}] {news.procedure}: {news.stage}", html
+    html = render("news.html.jinja", news=news, contacts=news.contacts)
+    return f"[{news.cluster}] {news.procedure}: {news.headline}", html
