@@ -29,7 +29,7 @@ TABLE: dict[str, set[str]] = {
     "assembly": {"domain", *MIDDLE},
     "cli": {"domain", "catalog", "assembly", *VERBS},
 }
-ADAPTER = {"domain", "assembly", "postgres", "capture", "verify", "watch", "recover", "report"}
+ADAPTER = {"domain", "assembly", "postgres", "store", "capture", "verify", "watch", "recover", "report"}
 PURE = {"os", "subprocess", "time", "logging", "socket", "psycopg", "boto3", "yaml", "random", "secrets"}
 
 

@@ -48,6 +48,6 @@ def below(value: Any) -> list[dict[str, Any]]:
     if isinstance(value, list):
         return [item for item in value if isinstance(item, dict)]
     if isinstance(value, dict) and value and all(isinstance(item, dict) for item in value.values()):
-        named = "connection" in next(iter(value.values()))
+        named = not {"connection", "s3"}.isdisjoint(next(iter(value.values())))
         return list(value.values()) if named else [value]
     return [value] if isinstance(value, dict) else []

@@ -115,8 +115,14 @@ class Store(Protocol):
     def read(self, key: str) -> bytes:
         """Return a small object whole; raises RefusedError when it is missing."""
 
+    def matches(self, key: str, source: Readable) -> bool:
+        """Tell whether an object has exactly these bytes; by the checksum that the storage keeps of it, if it does.
+
+        Raises RefusedError when the object is missing.
+        """
+
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """List the complete objects whose key starts with ``prefix``, in key order."""
+        """List the complete objects whose key starts with ``prefix``, in key order, as a whole or folder by folder."""
 
     def delete(self, key: str) -> None:
         """Remove an object; no error when it is missing."""

@@ -14,6 +14,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pgbackup.domain.errors import ConfigurationError
 from pgbackup.domain.ids import CLUSTER_NAME
 
+LOCAL = "local"
+"""The name of the repository in `paths.backups`."""
+
 _UNITS = {"s": 1, "sec": 1, "min": 60, "h": 3600, "d": 86400, "day": 86400, "days": 86400, "w": 604800}
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*")
 
@@ -114,6 +117,46 @@ class Paths(Section):
     def state_folder(self) -> Path:
         """What the next capture needs of the last one, in the clear: backup manifests, mode 0600."""
         return self.backups / ".state"
+
+
+class Lock(Section):
+    """Object lock: what is stored cannot be deleted or replaced, by anybody. The bucket must be made for it."""
+
+    mode: Literal["governance", "compliance"] = "governance"
+    """`governance`: an account with the right to may lift it; `compliance`: nobody can."""
+    retain: Duration | None = None
+    """How long each object is locked from when it is stored."""
+    legal_hold: bool = False
+    """Locked until somebody lifts the hold."""
+
+
+class S3(Section):
+    """A bucket. Region, endpoint and credentials are those of the connection or of the profile."""
+
+    bucket: str
+    prefix: str = ""
+    """A folder in the bucket; default: all of it."""
+    airflow_conn_id: str | None = None
+    """Airflow's connection; DAG runs use it; default: AWS's own environment and roles."""
+    profile: str | None = None
+    """A profile of ~/.aws/config; the command line uses it; default: AWS's own environment and roles."""
+    storage_class: str | None = None
+    """`STANDARD_IA`, ...; default: the bucket's."""
+    encryption: Literal["AES256", "aws:kms"] | None = None
+    """At rest, by the storage, besides ours; default: as the bucket is set."""
+    kms_key: str | None = None
+    """The key of `aws:kms`; default: the account's."""
+    lock: Lock | None = None
+    """Object lock of what is stored."""
+    timeout: Duration = timedelta(minutes=1)
+    """How long the storage may stay silent before a request is tried again."""
+
+
+class Repository(Section):
+    """Another place that holds copies of the backups."""
+
+    s3: S3
+    """A bucket of S3, or of a storage that speaks its protocol."""
 
 
 class Encryption(Section):
@@ -294,6 +337,8 @@ class Settings(Section):
 
     version: Literal[1]
     paths: Paths = Paths()
+    repositories: dict[str, Repository] = Field(default_factory=dict)
+    """Besides `local`, by name: each backup and all WAL is copied there."""
     catalog: Connection
     encryption: Encryption = Field(default_factory=Encryption, validate_default=True)
     objectives: Objectives = Objectives()
@@ -306,6 +351,13 @@ class Settings(Section):
         for name in self.clusters:
             if not CLUSTER_NAME.fullmatch(name):
                 raise ValueError(f"cluster name {name!r} must match ^{CLUSTER_NAME.pattern}$")
+        return self
+
+    @model_validator(mode="after")
+    def _repository_names(self) -> Self:
+        for name in self.repositories:
+            if name == LOCAL or not CLUSTER_NAME.fullmatch(name):
+                raise ValueError(f"repository name {name!r} must match ^{CLUSTER_NAME.pattern}$ and not be {LOCAL!r}")
         return self
 
     def cluster(self, name: str) -> Cluster:
