@@ -12,7 +12,7 @@ import pytest
 from tests.support.source import ROOT
 
 PLUGINS = ROOT / "plugins"
-VERBS = {"capture", "verify", "wal", "watch", "report", "recover"}
+VERBS = {"capture", "verify", "wal", "watch", "report", "recover", "copy"}
 MIDDLE = {"catalog", "store", "stream", "postgres"}
 # package -> what it may import of ours, besides itself
 TABLE: dict[str, set[str]] = {
@@ -24,12 +24,13 @@ TABLE: dict[str, set[str]] = {
     "verify": {"domain", "scratch", "restore", *MIDDLE},
     "wal": {"domain", "scratch", "restore", *MIDDLE},
     "watch": {"domain", "restore", *MIDDLE},
+    "copy": {"domain", "restore", *MIDDLE},
     "recover": {"domain", "scratch", "restore", *MIDDLE},
     "report": {"domain", "catalog"},
     "assembly": {"domain", *MIDDLE},
     "cli": {"domain", "catalog", "assembly", *VERBS},
 }
-ADAPTER = {"domain", "assembly", "postgres", "store", "capture", "verify", "watch", "recover", "report"}
+ADAPTER = {"domain", "assembly", "postgres", "store", "capture", "verify", "watch", "recover", "report", "copy"}
 PURE = {"os", "subprocess", "time", "logging", "socket", "psycopg", "boto3", "yaml", "random", "secrets"}
 
 

@@ -80,7 +80,7 @@ class FaultyWay:
             while chunk := source.recv(65536):
                 if self.hanging:
                     continue
-                if way == "up" and self._answered(source, chunk):
+                if self.refusing or (way == "up" and self._answered(source, chunk)):
                     break
                 if self.flip and self.flip[0] == way:
                     chunk = chunk.replace(self.flip[1], self.flip[2])

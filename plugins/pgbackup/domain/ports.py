@@ -24,6 +24,7 @@ from pgbackup.domain.model import (
     State,
     Verdict,
     Verification,
+    WalCopy,
     Watched,
 )
 from pgbackup.domain.settings import Load, Settings
@@ -229,6 +230,17 @@ class Catalog(Protocol):
 
     def copies(self, backup_id: str) -> tuple[Copy, ...]:
         """Return a backup's copies."""
+
+    def copied(self, backup_id: str, *, repository: str, now: datetime) -> None:
+        """Record that a repository holds a backup, again if it was damaged there."""
+
+    def wal_copied(
+        self, cluster: str, repository: str, *, whole_at: datetime | None, missing: int, error: str, now: datetime
+    ) -> None:
+        """Record how far a repository is with the WAL; without ``whole_at`` it is as far as it was."""
+
+    def wal_copies(self, cluster: str) -> tuple[WalCopy, ...]:
+        """Return how far each repository is with the WAL, by name."""
 
     def saw(self, cluster: str, findings: Sequence[Finding], *, owner: str, now: datetime) -> None:
         """Record what the watch found; what it did not judge this time stays as it was."""

@@ -249,6 +249,17 @@ class Wal(Section):
     """When the archive is watched; cron, UTC."""
 
 
+class Copies(Section):
+    """What is off-site: backups as soon as they are captured, WAL all day long."""
+
+    schedule: str = "*/5 * * * *"
+    """When sealed WAL is copied to every repository; cron, UTC."""
+    late: Duration = timedelta(minutes=30)
+    """How long sealed WAL may be missing in a repository before an alert."""
+    backup_late: Duration = timedelta(hours=6)
+    """How long a backup may be missing in a repository before an alert; what failed is copied with the next one."""
+
+
 class Load(Section):
     """How much of the machines a backup may take."""
 
@@ -302,6 +313,7 @@ class Cluster(Section):
     full_backup: FullBackup = FullBackup()
     incremental_backup: IncrementalBackup = IncrementalBackup()
     wal: Wal = Wal()
+    copies: Copies = Copies()
     load: Load = Load()
     verify_backup: VerifyBackup = VerifyBackup()
     recovery: Recovery = Recovery()
