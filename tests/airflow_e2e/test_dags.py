@@ -25,6 +25,7 @@ DOCUMENT: dict[str, Any] = {
     "catalog": {"airflow_conn_id": "pgbackup_catalog"},
     "encryption": {"enabled": False},
     "mail": {"sender": "backup@example.com", "recipients": ["dba@example.com"]},
+    "repositories": {name: {"s3": {"bucket": "b", "airflow_conn_id": name}} for name in ("eu", "us")},
     "clusters": {
         "streamflix": {"connection": {"airflow_conn_id": "streamflix"}},
         "library": {
@@ -32,6 +33,7 @@ DOCUMENT: dict[str, Any] = {
             "full_backup": {"schedule": "30 3 * * *", "due": "20 min"},
             "verify_backup": {"schedule": "30 6 * * *"},
             "wal": {"watch": "*/2 * * * *"},
+            "copies": {"schedule": "*/3 * * * *"},
         },
     },
 }
@@ -44,6 +46,8 @@ SCHEDULES: dict[str, str | None] = {
     "library_verify_backup": "30 6 * * *",
     "streamflix_wal_watch": "*/5 * * * *",
     "library_wal_watch": "*/2 * * * *",
+    "streamflix_copy_wal": "*/5 * * * *",
+    "library_copy_wal": "*/3 * * * *",
     "streamflix_recover_point_in_time": None,
     "library_recover_point_in_time": None,
 }
@@ -72,7 +76,7 @@ with DAG("worse", fail_fast=True):
     work()
 """
 LEFT_OUT = ("__pycache__", ".airflowignore", "__main__.py")  # the last would end Airflow's process at once
-NOTIFIERS = {"MailNotifier", "WatchNotifier", "RecoveryMail"}
+NOTIFIERS = {"MailNotifier", "WatchNotifier", "RecoveryMail", "LeftToTheWatch"}
 ALWAYS_RUN = {"all_done", "all_done_min_one_success", "all_done_setup_success", "always", "one_done", "none_failed"}
 
 # What would make a backup silent, or a run green over a failure: what it is called, and how it is seen.

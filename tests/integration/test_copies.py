@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import signal
@@ -26,7 +27,8 @@ from pgbackup.domain.ports import Site, Store
 from pgbackup.domain.wal import Sealed
 from pgbackup.restore.fetch import DamagedError, check_stored, describe_copy
 from pgbackup.store import LocalStore
-from pgbackup.verify import verify
+from pgbackup.verify import pending, verify
+from pgbackup.watch import names, watch
 
 FAR = "eu-central-1"
 
@@ -186,6 +188,55 @@ def test_what_a_region_damaged_is_found_and_copied_again(site: Site, loss: str) 
     assert [one.backup_id for one in copy_missing(site, "streamflix", FAR)] == [backup_id]
     assert state(site, backup_id, FAR) is CopyState.STORED
     assert is_whole(far, backup_id)
+
+
+def test_one_copy_of_each_backup_is_proved_and_then_one_more_of_each_repository(site: Site) -> None:
+    backup_id = capture_full(site, "streamflix").id
+    copy_missing(site, "streamflix", FAR)
+    copy_missing(site, "streamflix", "cellar")
+    assert pending(site, "streamflix") == ((backup_id, "local"),)
+    verify(site, backup_id, "local")
+    assert sorted(pending(site, "streamflix")) == [(backup_id, name) for name in ("cellar", FAR, "local")]
+
+
+def test_a_bad_copy_judged_first_rejects_no_backup_whose_original_nobody_judged(site: Site) -> None:
+    backup_id = capture_full(site, "streamflix").id
+    copy_backup(site, backup_id, "cellar")
+    site.repositories["cellar"].delete(f"full/{backup_id}/globals.sql.gpg")
+    assert verify(site, backup_id, "cellar").verdict == "rejected"
+    assert [backup.state for backup in site.catalog.backups()] == ["captured"]
+    assert verify(site, backup_id, "local").verdict == "verified"
+    assert [backup.state for backup in site.catalog.backups()] == ["verified"]
+
+
+# --------------------------------------------------------------------------------------------------- the watch
+
+
+def test_the_watch_tells_what_is_not_off_site(site: Site, way: FaultyWay) -> None:
+    capture_full(site, "streamflix")
+    seal(site.local, 1)
+
+    def failing(later: timedelta) -> set[str]:
+        at = dataclasses.replace(site, clock=lambda: datetime.now(UTC) + later)
+        return {one.name for one in watch(at, "streamflix") if not one.ok} & everything
+
+    everything = {named(name) for named in (names.wal_in, names.backups_in) for name in (FAR, "cellar")}
+    soon, late = timedelta(0), timedelta(hours=7)
+    assert failing(soon) == {names.wal_in(FAR), names.wal_in("cellar")}
+    assert failing(late) == everything
+    way.refusing = True
+    for repository in (FAR, "cellar"):
+        with contextlib.suppress(UnavailableError):
+            copy_wal(site, "streamflix", repository)
+        with contextlib.suppress(UnavailableError):
+            copy_missing(site, "streamflix", repository)
+    assert failing(soon) == {names.wal_in(FAR)}
+    assert failing(late) == everything - {names.backups_in("cellar")}
+    way.heal()
+    copy_wal(site, "streamflix", FAR)
+    copy_missing(site, "streamflix", FAR)
+    assert failing(soon) == set()
+    assert failing(late) == {names.wal_in(FAR), names.wal_in("cellar")}
 
 
 # --------------------------------------------------------------------------------------------------------- WAL
