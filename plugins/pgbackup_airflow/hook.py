@@ -50,9 +50,10 @@ class PgBackupHook(BaseHook):
             self.settings, self.parameters, owner=self._owner, bucket=self.bucket, secrets=tuple(self._secrets)
         )
 
-    @staticmethod
-    def bucket(s3: S3) -> Any:
+    def bucket(self, s3: S3) -> Any:
         """Make a bucket's client from its Airflow connection; Airflow itself masks what is secret in it."""
+        if s3.airflow_conn_id:  # S3Hook would take this machine's own rights instead of one that is missing
+            self.get_connection(s3.airflow_conn_id)
         hook = S3Hook(aws_conn_id=s3.airflow_conn_id)
         return hook.get_client_type(config=hook.config.merge(client_config(s3)))
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.airflow_e2e.processes import ArgvWatch
 from tests.airflow_e2e.rest import Run
-from tests.airflow_e2e.stack import Stack, running_stack
+from tests.airflow_e2e.stack import CLUSTERS, Stack, running_stack
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,11 @@ class Night:
 
 @pytest.fixture(scope="package")
 def stack() -> Iterator[Stack]:
-    """Airflow, its servers and a mailbox; two clusters to back up."""
+    """Airflow, its servers, two regions and a mailbox; two clusters to back up, whose WAL was copied once."""
     with running_stack() as running:
+        for name in CLUSTERS:
+            copied = running.rest.finish(f"{name}_copy_wal")
+            assert copied.state == "success", copied.logs()
         yield running
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from tests.support.s3 import Region
 from tests.support.source import ROOT, Source
 
 from pgbackup.capture import capture_full
-from pgbackup.catalog.rebuild import committed
+from pgbackup.catalog.rebuild import committed, rebuild
 from pgbackup.copy import copy_backup, copy_missing, copy_wal, missing_copies
 from pgbackup.domain.errors import RefusedError, UnavailableError, UnfitError
 from pgbackup.domain.ids import SUMS, BackupId
@@ -97,6 +98,40 @@ def test_a_region_that_is_down_delays_no_other_and_is_caught_up(site: Site, way:
     assert (state(site, backup_id, FAR), state(site, backup_id, "cellar")) == (None, CopyState.STORED)
     assert [one.backup_id for one in copy_missing(site, "streamflix", FAR)] == [backup_id]
     assert is_whole(site.repositories[FAR], backup_id)
+
+
+def test_credentials_that_are_revoked_midway_need_people_and_lose_nothing(site: Site, way: FaultyWay) -> None:
+    backup_id = capture_full(site, "streamflix").id
+    far = site.repositories[FAR]
+    revoked = _Going(far, 2)
+    revoked.goes = lambda: setattr(way, "answer", 403) or setattr(way, "answers", 1000)
+    with pytest.raises(UnfitError, match="credentials"):
+        copy_missing(dataclasses.replace(site, repositories={**site.repositories, FAR: revoked}), "streamflix", FAR)
+    way.heal()
+    assert len(keys(far)) == 2
+    assert list(committed(far)) == []
+    copy_missing(site, "streamflix", FAR)
+    assert is_whole(far, backup_id)
+
+
+def test_the_catalog_is_rebuilt_from_one_region_alone(site: Site) -> None:
+    backup_id = capture_full(site, "streamflix").id
+    copy_missing(site, "streamflix", FAR)
+    before = site.catalog.backup(backup_id)
+    empty = {FAR: site.repositories[FAR], "local": LocalStore(site.settings.paths.backups / "new")}
+    with site.catalog._session() as connection:
+        connection.execute("TRUNCATE backup_log CASCADE")
+    alone = dataclasses.replace(site, repositories=empty)
+    assert rebuild(alone.catalog, alone.repositories[FAR], now=alone.clock()) == (backup_id,)
+    after = alone.catalog.backup(backup_id)
+    assert before is not None
+    assert after is not None
+    assert (after.backup_time, after.bytes, [copy.repository for copy in after.copies]) == (
+        before.backup_time,
+        before.bytes,
+        [FAR],
+    )
+    assert verify(alone, backup_id, FAR).verdict == "verified"
 
 
 def test_a_missing_bucket_needs_people(site: Site, region: Region) -> None:
@@ -242,11 +277,9 @@ def test_the_watch_tells_what_is_not_off_site(site: Site, way: FaultyWay) -> Non
 # --------------------------------------------------------------------------------------------------------- WAL
 
 
-def seal(store: Store, number: int, data: bytes | None = None) -> Sealed:
+def seal(store: Store, number: int) -> Sealed:
     """A file of the archive as the sealer leaves it; what is in it is nothing to copying."""
-    from hashlib import sha256
-
-    data = data or os.urandom(1000)
+    data = os.urandom(1000)
     name = f"0000000100000000{number:08X}"
     sealed = Sealed(
         cluster="streamflix", name=name, system_identifier="7", timeline=1, segment_size=1 << 24,
@@ -331,19 +364,24 @@ def test_bytes_that_a_killed_copy_left_are_taken_or_replaced(site: Site) -> None
     ]
 
 
+def _gone() -> None:
+    raise UnavailableError("gone")
+
+
 class _Going:
     """A repository that goes away after some more objects."""
 
     def __init__(self, store: Store, left: int) -> None:
         self._store = store
         self._left = left
+        self.goes: Callable[[], object] = _gone
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._store, name)
 
     def create(self, key: str) -> object:
         if not self._left:
-            raise UnavailableError("gone")
+            self.goes()
         self._left -= 1
         return self._store.create(key)
 
