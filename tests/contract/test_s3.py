@@ -167,9 +167,9 @@ def test_a_region_that_is_down_says_so(region: Region, way: FaultyWay, store: S3
     if fault == "nobody":
         with socket.create_server(("127.0.0.1", 0)) as free:
             endpoint = f"http://127.0.0.1:{free.getsockname()[1]}"
-        down = region.store("s3-down", endpoint=endpoint, timeout="1s")
+        down = region.store("s3-down", endpoint=endpoint, timeout="0.3s")
     else:
-        down = region.store("s3-down", endpoint=way.endpoint, timeout="1s")
+        down = region.store("s3-down", endpoint=way.endpoint, timeout="0.3s")
         way.refusing, way.hanging = fault == "refused", fault == "hangs"
         way.answer, way.answers = (int(fault), 1000) if fault.isdigit() else (0, 0)
     for ask in (lambda: put(down), lambda: down.read("full/a/b"), lambda: list(down.list(""))):
