@@ -11,6 +11,7 @@ import pytest
 
 from pgbackup.domain.ports import Site
 from tests.support.keys import KeyPair, make_key
+from tests.support.s3 import Region
 from tests.support.site import make_site
 from tests.support.source import LIBRARY, Source
 
@@ -71,6 +72,16 @@ def catalog_dsn(server: Source) -> Iterator[str]:
 def key(tmp_path_factory: pytest.TempPathFactory) -> KeyPair:
     """The key pair of the verifying side."""
     return make_key(tmp_path_factory.mktemp("keys"), "operations")
+
+
+@pytest.fixture(scope="session")
+def region() -> Iterator[Region]:
+    """An S3 server with a bucket; tests take a prefix of their own."""
+    own = Region()
+    try:
+        yield own
+    finally:
+        own.remove()
 
 
 @pytest.fixture

@@ -8,22 +8,27 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from pgbackup.catalog import PostgresCatalog
 from pgbackup.domain.errors import ConfigurationError
 from pgbackup.domain.model import ConnectionParameters
-from pgbackup.domain.ports import Keyring, Runner, Site
-from pgbackup.domain.settings import LOCAL, Connection, Settings, parse_settings
+from pgbackup.domain.ports import Keyring, Runner, Site, Store
+from pgbackup.domain.settings import LOCAL, S3, Connection, Settings, parse_settings
 from pgbackup.postgres.connection import connect
-from pgbackup.store import LocalStore
+from pgbackup.store import LocalStore, S3Store, profile_client
 from pgbackup.stream import GpgKeyring, PlainKeyring, Processes
 
 Resolve = Callable[[Connection], ConnectionParameters]
 """How a face turns a connection of the configuration into libpq parameters."""
+
+Bucket = Callable[[S3], Any]
+"""How a face makes the boto3 client of a bucket; with the configuration that ``client_config`` returns."""
 
 _PROGRESS_SECONDS = 10.0
 
@@ -64,6 +69,7 @@ def build_site(
     resolve: Resolve,
     *,
     owner: str,
+    bucket: Bucket = profile_client,
     progress: Callable[[str, int], None] | None = None,
     secrets: tuple[str, ...] = (),
 ) -> Site:
@@ -76,10 +82,7 @@ def build_site(
         runner=runner,
         keyring=build_keyring(settings, runner),
         catalog=PostgresCatalog(lambda: connect(resolve(settings.catalog), pinned=False)),
-        repositories={
-            LOCAL: LocalStore(settings.paths.backups),
-            **{name: LocalStore(other.folder, name=name) for name, other in settings.repositories.items()},
-        },
+        repositories=_repositories(settings, bucket),
         connections=lambda cluster: resolve(settings.cluster(cluster).connection),
         recovery_connections=lambda cluster: resolve(
             settings.cluster(cluster).recovery_connection or settings.cluster(cluster).connection
@@ -88,6 +91,16 @@ def build_site(
         owner=owner,
         progress=progress or LogProgress(),
     )
+
+
+def _repositories(settings: Settings, bucket: Bucket) -> dict[str, Store]:
+    found: dict[str, Store] = {LOCAL: LocalStore(settings.paths.backups)}
+    for name, other in settings.repositories.items():
+        if other.folder is not None:
+            found[name] = LocalStore(other.folder, name=name)
+        elif other.s3 is not None:
+            found[name] = S3Store(other.s3, partial(bucket, other.s3), name=name, clock=lambda: datetime.now(UTC))
+    return found
 
 
 def build_keyring(settings: Settings, runner: Runner) -> Keyring:

@@ -6,6 +6,7 @@ import contextlib
 from functools import cached_property
 from typing import Any
 
+from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.sdk.log import mask_secret
@@ -13,7 +14,8 @@ from airflow.sdk.log import mask_secret
 from pgbackup.assembly import build_site, load_settings, service_parameters
 from pgbackup.domain.model import ConnectionParameters
 from pgbackup.domain.ports import Site
-from pgbackup.domain.settings import Connection, Settings
+from pgbackup.domain.settings import S3, Connection, Settings
+from pgbackup.store import client_config
 
 _NOT_LIBPQ = frozenset({"cursor", "iam", "redshift", "cluster-identifier", "workgroup-name", "aws_conn_id", "options"})
 
@@ -44,7 +46,16 @@ class PgBackupHook(BaseHook):
             if cluster.recovery_connection:
                 with contextlib.suppress(AirflowNotFoundException):  # a backup does without it
                     self.parameters(cluster.recovery_connection)
-        return build_site(self.settings, self.parameters, owner=self._owner, secrets=tuple(self._secrets))
+        return build_site(
+            self.settings, self.parameters, owner=self._owner, bucket=self.bucket, secrets=tuple(self._secrets)
+        )
+
+    def bucket(self, s3: S3) -> Any:
+        """Make a bucket's client from its Airflow connection; Airflow itself masks what is secret in it."""
+        if s3.airflow_conn_id:  # S3Hook would take this machine's own rights instead of one that is missing
+            self.get_connection(s3.airflow_conn_id)
+        hook = S3Hook(aws_conn_id=s3.airflow_conn_id)
+        return hook.get_client_type(config=hook.config.merge(client_config(s3)))
 
     def parameters(self, connection: Connection) -> ConnectionParameters:
         """Turn an Airflow connection into libpq keywords; one that names a service only is libpq's own business."""

@@ -16,7 +16,7 @@ from pgbackup.recover.control import works_in
 from tests.airflow_e2e.backups import damage, proved, take
 from tests.airflow_e2e.processes import ArgvWatch
 from tests.airflow_e2e.rest import Run, eventually
-from tests.airflow_e2e.stack import Stack, running_stack
+from tests.airflow_e2e.stack import CLUSTERS, Stack, running_stack
 from tests.support.source import Source
 
 
@@ -45,8 +45,11 @@ class Backups:
 
 @pytest.fixture(scope="package")
 def stack() -> Iterator[Stack]:
-    """Airflow, its servers and a mailbox; two clusters to back up."""
+    """Airflow, its servers, two regions and a mailbox; two clusters to back up, whose WAL was copied once."""
     with running_stack() as running:
+        for name in CLUSTERS:
+            copied = running.rest.finish(f"{name}_copy_wal")
+            assert copied.state == "success", copied.logs()
         yield running
 
 

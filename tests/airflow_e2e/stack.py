@@ -21,11 +21,13 @@ import yaml
 from pgbackup.assembly import build_site
 from pgbackup.domain.model import ConnectionParameters
 from pgbackup.domain.ports import Site
-from pgbackup.domain.settings import Connection, Settings, parse_settings
+from pgbackup.domain.settings import S3, Connection, Settings, parse_settings
 from tests.airflow_e2e.mailbox import LOGIN, Mailbox
 from tests.airflow_e2e.processes import end, living
 from tests.airflow_e2e.rest import Rest, Run, eventually
+from tests.support.faulty import FaultyWay
 from tests.support.keys import make_key
+from tests.support.s3 import ACCESS, BUCKET, SECRET, Region, make_client
 from tests.support.source import LIBRARY, ROOT, SAMPLE, Source, free_port
 
 RECIPIENT = "dba@streamflix.example"
@@ -37,12 +39,14 @@ PROCEDURES = (
     "incremental_backup",
     "verify_backup",
     "wal_watch",
+    "copy_wal",
     "recover_point_in_time",
     "recover_database",
     "recover_table",
     "disaster_recovery",
     "recovery_drill",
 )
+REGIONS = ("eu-central-1", "us-east-1")
 COMPONENTS: dict[str, list[str]] = {
     "api-server": [],
     "scheduler": ["--skip-serve-logs"],
@@ -73,12 +77,15 @@ class Stack:
     backups are late after a second. A third one, ``branch``, has a server of its own, which may be lost.
     """
 
-    def __init__(self, home: Path, ops: Source, protected: Source, branch: Source, mailbox: Mailbox) -> None:
+    def __init__(
+        self, home: Path, ops: Source, protected: Source, branch: Source, mailbox: Mailbox, region: Region
+    ) -> None:
         self.home = home
         self.ops = ops
         self.protected = protected
         self.branch = branch
         self.mailbox = mailbox
+        self.ways = {name: FaultyWay(region.port + 3) for name in REGIONS}
         self.airflow = home / "airflow"
         self.logs = home / "log"
         for folder in (self.airflow / "config", self.logs):
@@ -102,6 +109,7 @@ class Stack:
             "source": self.protected.password,
             "branch": self.branch.password,
             "smtp": self.mailbox.password,
+            "s3": SECRET,
             "passphrase": self.key.passphrase_file.read_text().strip(),
         }
 
@@ -119,7 +127,11 @@ class Stack:
             keywords = {"host": found["host"], "port": str(found["port"]), "user": found["login"]}
             return ConnectionParameters({**keywords, "dbname": found["schema"]}, found["password"])
 
-        return build_site(self.settings, resolve, owner=owner)
+        def bucket(s3: S3) -> Any:
+            endpoint = self.ways[s3.prefix].endpoint
+            return make_client(endpoint, (ACCESS, SECRET), s3)
+
+        return build_site(self.settings, resolve, owner=owner, bucket=bucket)
 
     def fill_ops(self) -> None:
         """Make the databases of the catalog and of Airflow."""
@@ -264,6 +276,15 @@ class Stack:
             "recovery": server(self.protected, "postgres", "postgres", self.passwords["recovery"]),
             BRANCH: server(self.branch, "postgres", "backup", self.branch.password),
             "branch_recovery": server(self.branch, "postgres", "postgres", self.passwords["recovery"]),
+            **{
+                name.replace("-", "_"): {
+                    "conn_type": "aws",
+                    "login": ACCESS,
+                    "password": SECRET,
+                    "extra": {"region_name": name, "endpoint_url": way.endpoint},
+                }
+                for name, way in self.ways.items()
+            },
             "pgbackup_catalog": server(self.ops, "catalog", "catalog", self.passwords["catalog"]),
             "pgbackup_smtp": {
                 "conn_type": "smtp",
@@ -320,6 +341,7 @@ class Stack:
                 "full_backup": {"lock_timeout": "10 min", **full_backup},
                 "verify_backup": {"application_role": "app"},
                 "wal": {"watch": "0 0 1 1 *"},  # by the tests alone
+                "copies": {"schedule": "0 0 1 1 *"},
                 "recovery": {"approvers": ["admin", "dana"], "four_eyes": True},
             }
 
@@ -330,7 +352,20 @@ class Stack:
                 "logs": str(self.home / "backup-logs"),
                 "postgres_bin": str(self.protected.bin),
             },
-            "repositories": {"eu": {"folder": str(self.home / "eu")}},
+            "repositories": {
+                "eu": {"folder": str(self.home / "eu")},
+                **{
+                    name: {
+                        "s3": {
+                            "bucket": BUCKET,
+                            "prefix": name,
+                            "airflow_conn_id": name.replace("-", "_"),
+                            "timeout": "5s",
+                        }
+                    }
+                    for name in REGIONS
+                },
+            },
             "catalog": {"airflow_conn_id": "pgbackup_catalog"},
             "encryption": {
                 "recipients": [str(self.key.public)],
@@ -368,7 +403,11 @@ def running_stack() -> Iterator[Stack]:
         mailbox = Mailbox()
         mailbox.start()
         cleanup.callback(mailbox.stop)
-        stack = Stack(home, ops, protected, branch, mailbox)
+        region = Region()
+        cleanup.callback(region.remove)
+        stack = Stack(home, ops, protected, branch, mailbox, region)
+        for way in stack.ways.values():
+            cleanup.callback(way.close)
         cleanup.callback(stack.stop)
         stack.fill_ops()
         migration = stack.migrate()

@@ -25,6 +25,7 @@ DOCUMENT: dict[str, Any] = {
     "catalog": {"airflow_conn_id": "pgbackup_catalog"},
     "encryption": {"enabled": False},
     "mail": {"sender": "backup@example.com", "recipients": ["dba@example.com"]},
+    "repositories": {name: {"s3": {"bucket": "b", "airflow_conn_id": name}} for name in ("eu", "us")},
     "clusters": {
         "streamflix": {"connection": {"airflow_conn_id": "streamflix"}},
         "library": {
@@ -33,6 +34,7 @@ DOCUMENT: dict[str, Any] = {
             "verify_backup": {"schedule": "30 6 * * *"},
             "wal": {"watch": "*/2 * * * *"},
             "drill": {"schedule": "0 9 * * 6", "due": "30 min"},
+            "copies": {"schedule": "*/3 * * * *"},
         },
     },
 }
@@ -56,6 +58,8 @@ SCHEDULES: dict[str, str | None] = {
             "monthly_rotation": "0 5 1 * *",
         }.items()
     },
+    "streamflix_copy_wal": "*/5 * * * *",
+    "library_copy_wal": "*/3 * * * *",
     "streamflix_recover_point_in_time": None,
     "library_recover_point_in_time": None,
     "streamflix_recover_database": None,
@@ -91,7 +95,15 @@ with DAG("worse", fail_fast=True):
     work() >> ApprovalOperator(task_id="ask", subject="Really?", defaults="Approve")
 """
 LEFT_OUT = ("__pycache__", ".airflowignore", "__main__.py")  # the last would end Airflow's process at once
-NOTIFIERS = {"MailNotifier", "WatchNotifier", "RecoveryMail", "DisasterMail", "DrillMail", "RotationMail"}
+NOTIFIERS = {
+    "MailNotifier",
+    "WatchNotifier",
+    "RecoveryMail",
+    "DisasterMail",
+    "DrillMail",
+    "RotationMail",
+    "LeftToTheWatch",
+}
 ALWAYS_RUN = {"all_done", "all_done_min_one_success", "all_done_setup_success", "always", "one_done", "none_failed"}
 
 # What would make a backup silent, or a run green over a failure: what it is called, and how it is seen.

@@ -25,7 +25,7 @@ DAG = f"{BRANCH}_disaster_recovery"
 def base(stack: Stack, branch: Branch) -> str:
     """A base of the branch that only the mounted repository holds."""
     backup_id = capture_base(stack.site(), BRANCH).id
-    (stack.home / "eu" / "base").mkdir(parents=True)
+    (stack.home / "eu" / "base").mkdir(parents=True, exist_ok=True)
     shutil.move(stack.backups / "base" / backup_id, stack.home / "eu" / "base" / backup_id)
     return backup_id
 

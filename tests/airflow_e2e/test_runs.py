@@ -17,7 +17,7 @@ from tests.airflow_e2e.conftest import Night
 from tests.airflow_e2e.hold import Hold
 from tests.airflow_e2e.processes import ArgvWatch, end, living, programs
 from tests.airflow_e2e.rest import Run, eventually
-from tests.airflow_e2e.stack import BRANCH, CONTACT, RECIPIENT, Stack
+from tests.airflow_e2e.stack import BRANCH, CONTACT, RECIPIENT, REGIONS, Stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]  # the first test waits for Airflow, and for the night
 
@@ -84,6 +84,27 @@ def test_an_incremental_run_adds_a_link_that_is_proved_with_its_chain(stack: Sta
     assert f"not due: proved {known.seen_at:%Y-%m-%d %H:%M} UTC by {run.owner}" in again.logs()
     assert proved_link(stack, again).parent == backup.id
     assert scratch(stack) == []
+
+
+def test_a_region_that_is_down_delays_no_other_and_is_caught_up(stack: Stack, night: Night) -> None:
+    up, down = REGIONS
+    stack.ways[down].refusing = True
+    try:
+        run = stack.rest.finish("library_full_backup")
+    finally:
+        stack.ways[down].heal()
+    assert run.state == "failed"
+    tasks = run.tasks()
+    assert [tasks[task]["state"] for task in ("backup", "copy[0]", "copy[1]")] == ["success", "success", "failed"]
+    catalog = stack.site().catalog
+    (backup,) = catalog.backups_of(run.owner)
+    assert {copy.repository for copy in backup.copies} == {"local", up}
+    again = stack.rest.finish("library_full_backup")
+    assert again.state == "success", again.logs()
+    held = {copy.repository for copy in catalog.copies(backup.id)}
+    assert held == {"local", *REGIONS}
+    for backup_id in night.verifications:
+        assert {copy.repository for copy in catalog.copies(backup_id)} == {"local", *REGIONS}
 
 
 def test_everybody_hears_of_the_night(stack: Stack, night: Night) -> None:

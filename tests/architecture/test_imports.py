@@ -12,7 +12,7 @@ import pytest
 from tests.support.source import ROOT
 
 PLUGINS = ROOT / "plugins"
-VERBS = {"capture", "verify", "wal", "watch", "report", "recover", "drill", "rotate"}
+VERBS = {"capture", "verify", "wal", "watch", "report", "recover", "drill", "rotate", "copy"}
 MIDDLE = {"catalog", "store", "stream", "postgres"}
 # package -> what it may import of ours, besides itself
 TABLE: dict[str, set[str]] = {
@@ -24,6 +24,7 @@ TABLE: dict[str, set[str]] = {
     "verify": {"domain", "scratch", "restore", *MIDDLE},
     "wal": {"domain", "scratch", "restore", *MIDDLE},
     "watch": {"domain", "restore", *MIDDLE},
+    "copy": {"domain", "restore", *MIDDLE},
     "recover": {"domain", "scratch", "restore", *MIDDLE},
     "drill": {"domain", "scratch", "restore", "recover", "verify", *MIDDLE},
     "rotate": {"domain", "restore", *MIDDLE},
@@ -31,7 +32,20 @@ TABLE: dict[str, set[str]] = {
     "assembly": {"domain", *MIDDLE},
     "cli": {"domain", "catalog", "assembly", *VERBS},
 }
-ADAPTER = {"domain", "assembly", "postgres", "capture", "verify", "watch", "recover", "drill", "report", "rotate"}
+ADAPTER = {
+    "domain",
+    "assembly",
+    "postgres",
+    "store",
+    "capture",
+    "verify",
+    "watch",
+    "recover",
+    "drill",
+    "report",
+    "rotate",
+    "copy",
+}
 PURE = {"os", "subprocess", "time", "logging", "socket", "psycopg", "boto3", "yaml", "random", "secrets"}
 
 

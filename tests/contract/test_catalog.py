@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import psycopg
@@ -21,7 +21,7 @@ from pgbackup.catalog.session import migrations
 from pgbackup.domain.drill import Drill, DrillStep, Scenario
 from pgbackup.domain.errors import BusyError, PgBackupError, RefusedError, UnavailableError, UnfitError
 from pgbackup.domain.manifest import Manifest
-from pgbackup.domain.model import Backup, CopyState, Finding, Kind, Measurement, State, Verdict, Verification
+from pgbackup.domain.model import Backup, CopyState, Finding, Kind, Measurement, State, Verdict, Verification, WalCopy
 
 MINUTE = timedelta(minutes=1)
 DONE = MOMENT + 10 * MINUTE
@@ -498,3 +498,55 @@ def test_a_catalog_that_cannot_be_written_says_so(
     with pytest.raises(kind, match=message) as caught:
         PostgresCatalog(lambda: psycopg.connect(dsn, autocommit=True)).backups()
     assert caught.value.hint
+
+
+# ------------------------------------------------------------------------------------------------------------ copies
+
+
+def test_a_copy_is_recorded_once_and_again_when_it_was_damaged(catalog: PostgresCatalog) -> None:
+    backup_id = capture(catalog)
+
+    def copied(after: int) -> tuple[CopyState, datetime, datetime | None]:
+        catalog.copied(backup_id, repository="eu", now=DONE + after * MINUTE)
+        (copy,) = [copy for copy in catalog.copies(backup_id) if copy.repository == "eu"]
+        return copy.state, copy.stored_at, copy.verified_at
+
+    assert copied(1) == copied(2) == (CopyState.STORED, DONE + MINUTE, None)
+    conclude(catalog, backup_id, Verdict.VERIFIED, "eu")
+    assert copied(3) == (CopyState.VERIFIED, DONE + MINUTE, DONE)
+    conclude(catalog, backup_id, Verdict.REJECTED, "eu")
+    assert copied(4) == (CopyState.STORED, DONE + 4 * MINUTE, None)
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "state"),
+    [
+        ({"eu": Verdict.REJECTED}, State.CAPTURED),
+        ({"eu": Verdict.REJECTED, "local": Verdict.REJECTED}, State.REJECTED),
+        ({"eu": Verdict.REJECTED, "local": Verdict.VERIFIED}, State.VERIFIED),
+        ({"eu": Verdict.VERIFIED, "local": Verdict.REJECTED}, State.VERIFIED),
+        ({"local": Verdict.REJECTED}, State.REJECTED),
+    ],
+)
+def test_a_backup_is_rejected_when_its_original_is(
+    catalog: PostgresCatalog, verdicts: dict[str, Verdict], state: State
+) -> None:
+    backup_id = capture(catalog)
+    catalog.copied(backup_id, repository="eu", now=DONE)
+    for repository, verdict in verdicts.items():
+        conclude(catalog, backup_id, verdict, repository)
+    assert known(catalog, backup_id).state is state
+
+
+def test_how_far_the_wal_of_a_repository_is_never_goes_back_for_an_error(catalog: PostgresCatalog) -> None:
+    assert catalog.wal_copies("streamflix") == ()
+    catalog.wal_copied("streamflix", "eu", whole_at=None, missing=7, error="down", now=MOMENT)
+    assert catalog.wal_copies("streamflix") == (WalCopy("eu", None, 7, "down", MOMENT),)
+    catalog.wal_copied("streamflix", "eu", whole_at=MOMENT, missing=0, error="", now=DONE)
+    catalog.wal_copied("streamflix", "us", whole_at=DONE, missing=0, error="", now=DONE)
+    catalog.wal_copied("streamflix", "eu", whole_at=None, missing=3, error="down", now=DONE + MINUTE)
+    assert catalog.wal_copies("streamflix") == (
+        WalCopy("eu", MOMENT, 3, "down", DONE + MINUTE),
+        WalCopy("us", DONE, 0, "", DONE),
+    )
+    assert catalog.wal_copies("other") == ()

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from tests.support.keys import KeyPair
+from tests.support.s3 import ACCESS, BUCKET, SECRET, Region
 from tests.support.source import Source
 
 from pgbackup.watch import names
@@ -212,3 +213,36 @@ def test_drills_are_done_and_listed_and_one_that_fails_is_exit_1(shell: Shell) -
     assert listed[:1] == done
     text = shell.run("drill", "list").stdout
     assert [line.split()[3] for line in text.splitlines()[1:]] == ["yes", "NO"]
+
+
+def test_copies_go_to_every_repository_that_answers(shell: Shell, region: Region) -> None:
+    """One region answers, one is nowhere: the first has everything, the exit code and the matrix tell of the second."""
+    folder = shell.folder.name
+    shell.change(
+        repositories={
+            "eu": {"s3": {"bucket": BUCKET, "prefix": folder, "profile": "eu"}},
+            "us": {"s3": {"bucket": BUCKET, "profile": "us", "timeout": "1s"}},
+        }
+    )
+    profile = f"region = us-east-1\naws_access_key_id = {ACCESS}\naws_secret_access_key = {SECRET}\n"
+    aws = shell.folder / "aws"
+    aws.write_text(
+        f"[profile eu]\nendpoint_url = {region.endpoint}\n{profile}"
+        f"[profile us]\nendpoint_url = http://127.0.0.1:1\n{profile}"
+    )
+    environment = {"AWS_CONFIG_FILE": str(aws)}
+    backup_id = shell.json("backup", "full", "--dump-only")[0]["id"]
+    done = shell.run("copy", "--json", **environment)
+    assert done.returncode == 3
+    assert json.loads(done.stdout)["eu"]["backups"] == [backup_id]
+    assert "us does not answer" in done.stderr
+    assert SECRET not in done.stderr
+    found = shell.json("copies")
+    assert found["backups"] == [{"id": backup_id, "local": "stored", "eu": "stored", "us": "-"}]
+    assert found["wal"]["eu"]["missing"] == 0
+    assert found["wal"]["us"]["behind_seconds"] is None
+    assert f"{backup_id} stored stored -" in " ".join(shell.run("copies").stdout.split())
+    assert shell.run("copy", "--to", "eu", **environment).returncode == 0
+    assert shell.run("copy", "--to", "nowhere").returncode == 2
+    assert shell.run("verify", backup_id, "--repository", "eu", **environment).returncode == 0
+    assert shell.run("catalog", "rebuild", "--from", "eu", **environment).returncode == 0

@@ -48,6 +48,7 @@ def below(value: Any) -> list[dict[str, Any]]:
     if isinstance(value, list):
         return [item for item in value if isinstance(item, dict)]
     if isinstance(value, dict) and value and all(isinstance(item, dict) for item in value.values()):
-        named = not {"connection", "folder"}.isdisjoint(next(iter(value.values())))
-        return list(value.values()) if named else [value]
+        named = not {"connection", "folder", "s3"}.isdisjoint(next(iter(value.values())))
+        together = {key: inner for item in value.values() for key, inner in item.items()}  # each shows what others don't
+        return [together] if named else [value]
     return [value] if isinstance(value, dict) else []

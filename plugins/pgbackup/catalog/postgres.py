@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from datetime import datetime
 
 import psycopg
-from psycopg.rows import DictRow
+from psycopg.rows import DictRow, class_row
 
 from pgbackup.catalog.observations import Observations
 from pgbackup.domain.errors import RefusedError
 from pgbackup.domain.manifest import Manifest
-from pgbackup.domain.model import Backup, Copy, CopyState, Finding, Kind, State, Verdict, Verification
+from pgbackup.domain.model import Backup, Copy, CopyState, Finding, Kind, State, Verdict, Verification, WalCopy
+from pgbackup.domain.settings import LOCAL
 
 
 class PostgresCatalog(Observations):
@@ -67,6 +68,37 @@ class PostgresCatalog(Observations):
         """Return a backup's copies; see ports.Catalog."""
         backup = self.backup(backup_id)
         return backup.copies if backup else ()
+
+    def copied(self, backup_id: str, *, repository: str, now: datetime) -> None:
+        """Record a copy; see ports.Catalog."""
+        self._write(
+            "INSERT INTO backup_copy AS c (backup_id, repository, state, stored_at) VALUES (%s, %s, 'stored', %s)"
+            " ON CONFLICT (backup_id, repository) DO UPDATE SET (state, stored_at, verified_at) ="
+            " ('stored', excluded.stored_at, NULL) WHERE c.state NOT IN ('stored', 'verified')",
+            (backup_id, repository, now),
+        )
+
+    def wal_copied(
+        self, cluster: str, repository: str, *, whole_at: datetime | None, missing: int, error: str, now: datetime
+    ) -> None:
+        """Record how far a repository is with the WAL; see ports.Catalog."""
+        self._write(
+            "INSERT INTO wal_copy AS c (cluster, repository, whole_at, missing, error, seen_at)"
+            " VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (cluster, repository) DO UPDATE SET"
+            " (whole_at, missing, error, seen_at) = (coalesce(excluded.whole_at, c.whole_at), excluded.missing,"
+            " excluded.error, excluded.seen_at)",
+            (cluster, repository, whole_at, missing, error, now),
+        )
+
+    def wal_copies(self, cluster: str) -> tuple[WalCopy, ...]:
+        """Return how far each repository is with the WAL; see ports.Catalog."""
+        with self._transaction() as connection, connection.cursor(row_factory=class_row(WalCopy)) as cursor:
+            cursor.execute(
+                "SELECT repository, whole_at, missing, error, seen_at FROM wal_copy WHERE cluster = %s"
+                " ORDER BY repository",
+                (cluster,),
+            )
+            return tuple(cursor.fetchall())
 
     def begin_verification(self, backup_id: str, *, repository: str, owner: str, now: datetime) -> int:
         """Open an attempt, or take up the same owner's unfinished one; see ports.Catalog."""
@@ -254,8 +286,9 @@ def _apply_verdict(
     verdict: Verdict | None,
     now: datetime | None,
 ) -> None:
-    """Move the copy's and the backup's state. One verified copy proves the capture; a damaged copy beside it is
-    copied again, so it doesn't reject the backup. What stands on a rejected backup is rejected with it.
+    """Move the copy's and the backup's state. One verified copy proves the capture; a damaged copy beside it, or beside
+    the one it was copied from and that nobody has judged yet, is copied again, so it doesn't reject the backup. What
+    stands on a rejected backup is rejected with it.
     """
     if verdict is None:
         return
@@ -267,9 +300,11 @@ def _apply_verdict(
     )
     connection.execute(
         "UPDATE backup_log SET state = CASE WHEN EXISTS (SELECT FROM backup_copy AS c"
-        " WHERE c.backup_id = backup_log.id AND c.state = 'verified') THEN 'verified' ELSE 'rejected' END"
+        " WHERE c.backup_id = backup_log.id AND c.state = 'verified') THEN 'verified' WHEN EXISTS (SELECT"
+        " FROM backup_copy AS c WHERE c.backup_id = backup_log.id AND (c.repository, c.state) = (%s, 'stored'))"
+        " THEN 'captured' ELSE 'rejected' END"
         " WHERE id = %s AND state IN ('captured', 'verified', 'rejected')",
-        (backup_id,),
+        (LOCAL, backup_id),
     )
     connection.execute(
         "WITH RECURSIVE rejected AS (SELECT id FROM backup_log WHERE id = %s AND state = 'rejected'"

@@ -12,6 +12,7 @@ import typer
 
 from pgbackup.capture import capture_base, capture_full, capture_incremental, capture_night, preflight
 from pgbackup.catalog.rebuild import rebuild
+from pgbackup.cli.copies import copy_all, show_copies
 from pgbackup.cli.drill import drill_app
 from pgbackup.cli.face import Cluster, Config, Json, failures, open_site, running
 from pgbackup.cli.output import (
@@ -47,6 +48,8 @@ app.add_typer(backup_app, name="backup")
 app.add_typer(catalog_app, name="catalog")
 app.add_typer(wal_app, name="wal")
 app.command("watch")(watch_archive)
+app.command("copies")(show_copies)
+app.command("copy")(copy_all)
 app.command("plan-recovery")(show_plan)
 app.command("verify-latest")(check_latest)
 app.add_typer(recover_app, name="recover")

@@ -113,6 +113,17 @@ class Copy:
 
 
 @dataclass(frozen=True)
+class WalCopy:
+    """How far a repository is with a cluster's WAL; all that was sealed up to ``whole_at`` is there."""
+
+    repository: str
+    whole_at: datetime | None
+    missing: int
+    error: str
+    seen_at: datetime
+
+
+@dataclass(frozen=True)
 class Backup:
     """A row of ``backup_log`` with its copies."""
 

@@ -25,6 +25,7 @@ from pgbackup.domain.model import (
     State,
     Verdict,
     Verification,
+    WalCopy,
     Watched,
 )
 from pgbackup.domain.settings import Load, Settings
@@ -116,8 +117,14 @@ class Store(Protocol):
     def read(self, key: str) -> bytes:
         """Return a small object whole; raises RefusedError when it is missing."""
 
+    def matches(self, key: str, source: Readable) -> bool:
+        """Tell whether an object has exactly these bytes; by the checksum that the storage keeps of it, if it does.
+
+        Raises RefusedError when the object is missing.
+        """
+
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """List the complete objects whose key starts with ``prefix``, in key order."""
+        """List the complete objects whose key starts with ``prefix``, in key order, as a whole or folder by folder."""
 
     def delete(self, key: str) -> None:
         """Remove an object; no error when it is missing."""
@@ -227,6 +234,17 @@ class Catalog(Protocol):
 
     def expire(self, backup_id: str, *, repository: str) -> None:
         """Record that a copy is deleted; the backup expires with its last one."""
+
+    def copied(self, backup_id: str, *, repository: str, now: datetime) -> None:
+        """Record that a repository holds a backup, again if it was damaged there."""
+
+    def wal_copied(
+        self, cluster: str, repository: str, *, whole_at: datetime | None, missing: int, error: str, now: datetime
+    ) -> None:
+        """Record how far a repository is with the WAL; without ``whole_at`` it is as far as it was."""
+
+    def wal_copies(self, cluster: str) -> tuple[WalCopy, ...]:
+        """Return how far each repository is with the WAL, by name."""
 
     def saw(self, cluster: str, findings: Sequence[Finding], *, owner: str, now: datetime) -> None:
         """Record what the watch found; what it did not judge this time stays as it was."""

@@ -124,11 +124,52 @@ class Paths(Section):
         return self.backups / ".state"
 
 
-class Repository(Section):
-    """Another place that holds copies of the backups; recoveries read it, and verifications attest in it."""
+class Lock(Section):
+    """Object lock: what is stored cannot be deleted or replaced, by anybody. The bucket must be made for it."""
 
-    folder: Path
-    """A mounted copy of a repository."""
+    mode: Literal["governance", "compliance"] = "governance"
+    """`governance`: an account with the right to may lift it; `compliance`: nobody can."""
+    retain: Duration | None = None
+    """How long each object is locked from when it is stored."""
+    legal_hold: bool = False
+    """Locked until somebody lifts the hold."""
+
+
+class S3(Section):
+    """A bucket. Region, endpoint and credentials are those of the connection or of the profile."""
+
+    bucket: str
+    prefix: str = ""
+    """A folder in the bucket; default: all of it."""
+    airflow_conn_id: str | None = None
+    """Airflow's connection; DAG runs use it; default: AWS's own environment and roles."""
+    profile: str | None = None
+    """A profile of ~/.aws/config; the command line uses it; default: AWS's own environment and roles."""
+    storage_class: str | None = None
+    """`STANDARD_IA`, ...; default: the bucket's."""
+    encryption: Literal["AES256", "aws:kms"] | None = None
+    """At rest, by the storage, besides ours; default: as the bucket is set."""
+    kms_key: str | None = None
+    """The key of `aws:kms`; default: the account's."""
+    lock: Lock | None = None
+    """Object lock of what is stored."""
+    timeout: Duration = timedelta(minutes=1)
+    """How long the storage may stay silent before a request is tried again."""
+
+
+class Repository(Section):
+    """Another place that holds copies of all backups and of the WAL: a folder or a bucket."""
+
+    folder: Path | None = None
+    """A mounted file system."""
+    s3: S3 | None = None
+    """A bucket of S3, or of a storage that speaks its protocol."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.folder is None) == (self.s3 is None):
+            raise ValueError("name a folder or an s3 bucket, one of them")
+        return self
 
 
 class Encryption(Section):
@@ -219,6 +260,17 @@ class Wal(Section):
     """How long the archive may lag behind the server before an alert."""
     watch: str = "*/5 * * * *"
     """When the archive is watched; cron, UTC."""
+
+
+class Copies(Section):
+    """What is off-site: backups as soon as they are captured, WAL all day long."""
+
+    schedule: str = "*/5 * * * *"
+    """When sealed WAL is copied to every repository; cron, UTC."""
+    late: Duration = timedelta(minutes=30)
+    """How long sealed WAL may be missing in a repository before an alert."""
+    backup_late: Duration = timedelta(hours=6)
+    """How long a backup may be missing in a repository before an alert; what failed is copied with the next one."""
 
 
 class Load(Section):
@@ -332,6 +384,7 @@ class Cluster(Section):
     full_backup: FullBackup = FullBackup()
     incremental_backup: IncrementalBackup = IncrementalBackup()
     wal: Wal = Wal()
+    copies: Copies = Copies()
     load: Load = Load()
     verify_backup: VerifyBackup = VerifyBackup()
     recovery: Recovery = Recovery()
@@ -372,7 +425,7 @@ class Settings(Section):
     version: Literal[1]
     paths: Paths = Paths()
     repositories: dict[str, Repository] = Field(default_factory=dict)
-    """Besides `local`, by name: `pgbackup recover --from NAME`, `pgbackup catalog rebuild --from NAME`."""
+    """Besides `local`, by name: each backup and all WAL is copied there; recoveries and `catalog rebuild` read them."""
     catalog: Connection
     encryption: Encryption = Field(default_factory=Encryption, validate_default=True)
     objectives: Objectives = Objectives()

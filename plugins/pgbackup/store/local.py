@@ -9,17 +9,13 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 
-from pgbackup.domain.errors import (
-    ConfigurationError,
-    PgBackupError,
-    RefusedError,
-    UnavailableError,
-    UnfitError,
-)
+from pgbackup.domain.errors import PgBackupError, RefusedError, UnavailableError, UnfitError
 from pgbackup.domain.model import ObjectInfo
 from pgbackup.domain.ports import Readable, Sink
+from pgbackup.store.keys import checked_parts
 
 _UNFINISHED = ".unfinished-"
 _REMOVED = ".removed-"
@@ -83,6 +79,11 @@ class LocalStore:
         with self.open(key) as file, _explained(self._path(key)):
             return file.read()
 
+    def matches(self, key: str, source: Readable) -> bool:
+        """Compare by reading it; see ports.Store."""
+        with self.open(key) as file:
+            return _digest(file) == _digest(source)
+
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """List complete objects in key order; see ports.Store."""
         folder, slash, start = prefix.rpartition("/")
@@ -119,10 +120,7 @@ class LocalStore:
         return shutil.disk_usage(folder).free
 
     def _path(self, key: str) -> Path:
-        parts = key.rstrip("/").split("/")
-        if any(not part or part.startswith(".") or "\0" in part for part in parts):
-            raise ConfigurationError("not a key of a repository", detail=repr(key[:200]))
-        return self._root.joinpath(*parts)
+        return self._root.joinpath(*checked_parts(key))
 
     def _make_folder(self, folder: Path) -> None:
         if folder.is_dir():
@@ -131,6 +129,13 @@ class LocalStore:
             self._make_folder(folder.parent if folder.parent != folder else self._root)
         folder.mkdir(mode=0o700, parents=folder == self._root, exist_ok=True)
         _sync_folder(folder.parent)
+
+
+def _digest(file: Readable) -> bytes:
+    digest = sha256(usedforsecurity=False)
+    while chunk := file.read(1 << 20):
+        digest.update(chunk)
+    return digest.digest()
 
 
 class _File:

@@ -159,17 +159,18 @@ def conclude(site: Site, attempt: Attempt, findings: Sequence[Finding]) -> Verif
 
 
 def pending(site: Site, cluster: str) -> tuple[tuple[str, str], ...]:
-    """Say which copies to prove: all whose backup has no verdict, and the one of each repository proved longest ago."""
+    """Say which copies to prove: one of each backup without a verdict, and each repository's proved longest ago."""
     wanted: list[tuple[str, str]] = []
     oldest: dict[str, tuple[str, str, str]] = {}
     states = frozenset({State.CAPTURED, State.VERIFIED})
     for backup in site.catalog.backups(cluster, states=states):
+        stored = {copy.repository for copy in backup.copies if copy.state is CopyState.STORED} & set(site.repositories)
+        if backup.state is State.CAPTURED and stored:
+            wanted.append((backup.id, site.local.name if site.local.name in stored else min(stored)))
         for copy in backup.copies:
             if copy.repository not in site.repositories or copy.state is CopyState.EXPIRED:
                 continue
-            if copy.state is CopyState.STORED and backup.state is State.CAPTURED:
-                wanted.append((backup.id, copy.repository))
-            else:
+            if backup.state is State.VERIFIED:
                 candidate = (
                     copy.verified_at.isoformat() if copy.verified_at else "",
                     backup.id,

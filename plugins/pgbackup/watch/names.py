@@ -14,3 +14,13 @@ RPO = "possible loss is within the objective"
 BACKUP = "there is a recent verified backup"
 DRILL = "each recovery was drilled lately"
 FINISHED = "the watch comes to its end"
+
+
+def wal_in(repository: str) -> str:
+    """The off-site WAL of one repository."""
+    return f"WAL is in {repository}"
+
+
+def backups_in(repository: str) -> str:
+    """The off-site backups of one repository."""
+    return f"backups are in {repository}"

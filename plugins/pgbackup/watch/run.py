@@ -19,6 +19,7 @@ from pgbackup.watch import archiver, names, receiver
 from pgbackup.watch.archive import ArchiveState, conflicts, continuity, observe_archive
 from pgbackup.watch.archiver import Archiving, observe_archiving
 from pgbackup.watch.backups import USABLE, drilled, recent, start_of_recovery
+from pgbackup.watch.copies import backups_are_there, wal_is_there
 from pgbackup.watch.receiver import Streaming, observe_streaming
 
 log = logging.getLogger(__name__)
@@ -89,6 +90,10 @@ def _checks(
         kinds = (Kind.FULL, Kind.BASE) if settings.full_backup.base else (Kind.FULL,)
         yield names.BACKUP, partial(recent, backups, kinds, site.clock(), cluster)
         yield names.DRILL, partial(drilled, site, cluster)
+        for repository in sorted(site.repositories.keys() - {site.local.name}):
+            given = (repository, settings.copies, site.clock(), cluster)
+            yield names.wal_in(repository), partial(wal_is_there, site.catalog, *given)
+            yield names.backups_in(repository), partial(backups_are_there, backups, *given)
 
 
 def _asking(site: Site, cluster: str, check: Callable[[Connection], Answer]) -> Answer:

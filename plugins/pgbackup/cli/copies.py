@@ -1,0 +1,109 @@
+"""``pgbackup copies`` shows what is where; ``pgbackup copy`` brings what is missing, to all repositories at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from pgbackup.cli.face import Cluster, Config, Json, failures, only, open_site, running
+from pgbackup.cli.output import out, print_error, print_json
+from pgbackup.copy import copy_missing, copy_wal
+from pgbackup.domain.errors import ConfigurationError, PgBackupError
+from pgbackup.domain.model import Backup, State, WalCopy
+from pgbackup.domain.ports import Site
+
+_HELD = frozenset({State.CAPTURED, State.VERIFIED, State.REJECTED})
+_NONE = "-"
+
+
+def show_copies(config: Config = None, cluster: Cluster = None, json: Json = False) -> None:
+    """Show the state of each backup in each repository, and how far each is with the WAL."""
+    with failures(json=json):
+        site = open_site(config)
+        name = only(site, cluster)
+        backups = site.catalog.backups(name, states=_HELD)
+        reached = {one.repository: one for one in site.catalog.wal_copies(name)}
+        others = _others(site)
+        lags = {one: site.clock() - found.whole_at for one, found in reached.items() if found.whole_at}
+    if json:
+        wal = {one: _wal_document(reached.get(one), lags.get(one)) for one in others}
+        print_json({"backups": [_document(backup, site) for backup in backups], "wal": wal})
+        return
+    table = Table("backup", *site.repositories, box=None, pad_edge=False)
+    for backup in backups:
+        table.add_row(*map(str, _document(backup, site).values()))
+    table.add_row("WAL", "", *(_wal_text(reached.get(one), lags.get(one)) for one in others))
+    out.print(table)
+
+
+def copy_all(
+    to: Annotated[str | None, typer.Option("--to", help="One repository; default: all.", show_default=False)] = None,
+    config: Config = None,
+    cluster: Cluster = None,
+    json: Json = False,
+) -> None:
+    """Copy every backup and all WAL that a repository lacks; one that is down delays no other."""
+    with running("copy", config, cluster, json=json) as (site, name):
+        others = [to] if to else _others(site)
+        if not others or not set(others) <= set(_others(site)):
+            raise ConfigurationError(
+                f"no repository {to!r} to copy to" if to else "there is no repository to copy to",
+                detail=", ".join(_others(site)) or None,
+                hint="`repositories` in protocol.yaml names them",
+            )
+        with ThreadPoolExecutor(max_workers=len(others)) as pool:
+            done = dict(zip(others, pool.map(lambda one: _copy(site, name, one), others), strict=True))
+    if json:
+        print_json({one: {"backups": backups, "wal": wal} for one, (backups, wal, _) in done.items()})
+    errors = [error for _, _, found in done.values() for error in found]
+    for one, (backups, wal, _) in done.items():
+        if not json:
+            out.print(f"{one}: {len(backups)} backups and {wal} WAL files copied", markup=False)
+    for error in errors:
+        print_error(error, as_json=json)
+    if errors:
+        raise typer.Exit(max(error.exit_code for error in errors))
+
+
+def _copy(site: Site, cluster: str, repository: str) -> tuple[list[str], int, Sequence[PgBackupError]]:
+    """Copy to one repository: WAL first, it is what is lost; return what was copied, and what went wrong."""
+    backups: list[str] = []
+    wal, errors = 0, list[PgBackupError]()
+    try:
+        wal = copy_wal(site, cluster, repository)
+    except PgBackupError as error:
+        errors.append(error)
+    try:
+        backups = [copied.backup_id for copied in copy_missing(site, cluster, repository)]
+    except PgBackupError as error:
+        errors.append(error)
+    return backups, wal, errors
+
+
+def _others(site: Site) -> list[str]:
+    return [name for name in site.repositories if name != site.local.name]
+
+
+def _document(backup: Backup, site: Site) -> dict[str, str]:
+    states = {copy.repository: str(copy.state) for copy in backup.copies}
+    return {"id": backup.id, **{name: states.get(name, _NONE) for name in site.repositories}}
+
+
+def _wal_document(reached: WalCopy | None, lag: timedelta | None) -> dict[str, object]:
+    return {
+        "behind_seconds": round(lag.total_seconds()) if lag else None,
+        "missing": reached.missing if reached else None,
+        "error": reached.error if reached else "",
+    }
+
+
+def _wal_text(reached: WalCopy | None, lag: timedelta | None) -> str:
+    if reached is None or lag is None:
+        return "never copied"
+    missing = f", {reached.missing} files missing" if reached.missing else ""
+    return f"{lag.total_seconds() / 60:.0f} min behind{missing}"

@@ -1,0 +1,6 @@
+"""Bring backups and WAL from the local repository to the others; each repository for itself."""
+
+from pgbackup.copy.backups import Copied, copy_backup, copy_missing, missing_copies
+from pgbackup.copy.wal import copy_wal
+
+__all__ = ["Copied", "copy_backup", "copy_missing", "copy_wal", "missing_copies"]
