@@ -49,6 +49,7 @@ def below(value: Any) -> list[dict[str, Any]]:
         return [item for item in value if isinstance(item, dict)]
     if isinstance(value, dict) and value and all(isinstance(item, dict) for item in value.values()):
         named = not {"connection", "folder", "s3"}.isdisjoint(next(iter(value.values())))
-        together = {key: inner for item in value.values() for key, inner in item.items()}  # each shows what others don't
+        # Each shows what the others don't.
+        together = {key: inner for item in value.values() for key, inner in item.items()}
         return [together] if named else [value]
     return [value] if isinstance(value, dict) else []
