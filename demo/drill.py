@@ -130,9 +130,9 @@ def show(outcomes: list[Outcome]) -> None:
     console.print("\n[bold]What it cost[/]")
     for one in outcomes:
         transfers, seconds = one.lost
+        console.print(f"{one.damage}: {one.dag_id}", markup=False)
         print_lines(
             [
-                (one.damage, one.dag_id),
                 ("  came back", one.back),
                 ("  lost", f"{seconds:.3f} s ({transfers} of {one.committed} transfers that had been committed)"),
                 ("  elapsed", f"{one.seconds:.1f} s"),

@@ -188,7 +188,11 @@ class ThrowAwayServer:
     def _as_server(self, program: str, *arguments: str) -> Command:
         """Call a program that refuses to be root; a new user namespace drops the death signal, so it is set again."""
         command = self.programs.command(program, *arguments)
-        return Command((*_PREFIX[_isolation()], *command.argv))
+        return Command((*_PREFIX[_isolation()], *_UNLESS_ORPHANED, str(os.getpid()), *command.argv))
+
+
+# Who is killed before the death signal is set is not missed by it: look once more, then.
+_UNLESS_ORPHANED = ("sh", "-c", '[ "$PPID" = "$0" ] && exec "$@"')
 
 
 def living_on(programs: Programs, program: str, *arguments: str) -> Command:

@@ -12,7 +12,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from pgbackup.domain.ports import Site
 from pgbackup.domain.settings import Recovery
-from pgbackup.recover import Choice
+from pgbackup.recover import Choice, backup_choices, only_database
 from pgbackup_airflow.operators import ProtocolOperator, refuse_unknown
 
 
@@ -58,3 +58,17 @@ class ChooseOperator(ProtocolOperator, HITLOperator):
         chosen = str(answer["chosen_options"][0]).rpartition(" (")[0]
         self.log.info("%s was chosen by %s", chosen, (answer["responded_by_user"] or {}).get("name"))
         return chosen
+
+
+class ChooseBackupOperator(ChooseOperator):
+    """Ask which of the verified backups that hold the database, unless the form names a moment."""
+
+    field = "backup"
+
+    def choices(self, site: Site, context: Context) -> tuple[Choice, ...]:
+        """List them, newest first."""
+        params = context["params"]
+        if params["moment"]:
+            return ()
+        database = params["database"] or only_database(site, self.cluster, params["repository"])
+        return backup_choices(site, self.cluster, database, params["repository"])

@@ -9,14 +9,11 @@ from airflow.sdk.exceptions import AirflowFailException
 from pydantic import TypeAdapter
 
 from pgbackup.domain.findings import advice
-from pgbackup.domain.ports import Site
 from pgbackup.recover import (
-    Choice,
     CutOver,
     CutoverPlan,
     DatabasePlan,
     RecoveredDatabase,
-    backup_choices,
     cut_over,
     cutover_plan_text,
     cutover_report_text,
@@ -29,7 +26,7 @@ from pgbackup.recover import (
 )
 from pgbackup_airflow.operators import ProtocolOperator, refuse_unknown
 from pgbackup_airflow.recovery.approval import RECOVER, granted, outcome
-from pgbackup_airflow.recovery.choose import ChooseOperator
+from pgbackup_airflow.recovery.choose import ChooseBackupOperator
 from pgbackup_airflow.recovery.forms import overridden, read_moment
 
 CHOOSE, APPROVE_CUTOVER, CUTOVER = "choose", "approve_cutover", "cutover"
@@ -41,19 +38,10 @@ _cutover_plans = TypeAdapter(CutoverPlan)
 _cutovers = TypeAdapter(CutOver)
 
 
-class ChooseDatabaseBackupOperator(ChooseOperator):
-    """Ask which of the verified backups that hold the database, unless the form names a moment."""
+class ChooseDatabaseBackupOperator(ChooseBackupOperator):
+    """For a database."""
 
-    field = "backup"
     allowed = FIELDS
-
-    def choices(self, site: Site, context: Context) -> tuple[Choice, ...]:
-        """List them, newest first."""
-        params = context["params"]
-        if params["moment"]:
-            return ()
-        database = params["database"] or only_database(site, self.cluster, params["repository"])
-        return backup_choices(site, self.cluster, database, params["repository"])
 
 
 class PlanDatabaseOperator(ProtocolOperator):

@@ -15,7 +15,6 @@ from pgbackup.recover import (
     RecoveredTable,
     TablePlan,
     Way,
-    backup_choices,
     only_database,
     plan_put,
     plan_table,
@@ -28,7 +27,7 @@ from pgbackup.recover import (
 )
 from pgbackup_airflow.operators import ProtocolOperator, refuse_unknown
 from pgbackup_airflow.recovery.approval import APPROVE, RECOVER, granted, outcome
-from pgbackup_airflow.recovery.choose import ChooseOperator
+from pgbackup_airflow.recovery.choose import ChooseBackupOperator, ChooseOperator
 from pgbackup_airflow.recovery.forms import overridden, read_moment
 
 CHOOSE_BACKUP, CHOOSE_TABLE = "choose_backup", "choose_table"
@@ -40,19 +39,10 @@ _recovered = TypeAdapter(RecoveredTable)
 _put_plans = TypeAdapter(PutPlan)
 
 
-class ChooseTableBackupOperator(ChooseOperator):
-    """Ask which of the verified backups that hold the database, unless the form names a moment."""
+class ChooseTableBackupOperator(ChooseBackupOperator):
+    """For a table."""
 
-    field = "backup"
     allowed = FIELDS
-
-    def choices(self, site: Site, context: Context) -> tuple[Choice, ...]:
-        """List them, newest first."""
-        params = context["params"]
-        if params["moment"]:
-            return ()
-        database = params["database"] or only_database(site, self.cluster, params["repository"])
-        return backup_choices(site, self.cluster, database, params["repository"])
 
 
 class ChooseTableOperator(ChooseOperator):
