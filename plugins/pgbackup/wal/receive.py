@@ -97,7 +97,7 @@ class _Receiver:
         self._access = access
         self._stop = stop
         self._settings = site.settings.cluster(cluster).wal
-        self._given_up: Lsn | None = None
+        self._given_up: set[Lsn] = set()
 
     def run(self) -> None:
         """Stream until the end, again after each interruption."""
@@ -192,7 +192,8 @@ class _Receiver:
         """Let pg_receivewal begin where our WAL ends, in folder and archive; return where that is.
 
         The slot may be ahead, made anew or used by somebody else: then the server is asked for what is missing, and
-        only if it has not got that any more there is a gap. Nothing known, or given up: it begins at the slot.
+        only if it has not got that any more there is a gap. Nothing known, or given up: it begins at the slot; and
+        at the present where the failed attempt has set the slot back, to what the server has not got.
         """
         size = position.segment_size
         known = {*self._archived(position.system_identifier), *_segments(folder, "", size)}
@@ -205,9 +206,12 @@ class _Receiver:
                 _put_aside(path)
         partial = max(_segments(folder, _PARTIAL, size), key=_age, default=None)
         wanted = partial or (newest.next() if newest else None)
-        if wanted is None or wanted.start == self._given_up:
+        if wanted is None or wanted.start in self._given_up:
             start = (slot.restart_lsn or position.flush).floor(size)
-        else:
+            wanted = None
+            if start in self._given_up:
+                wanted = Segment.holding(position.flush, position.timeline, size)
+        if wanted is not None:
             start = wanted.start
             (folder / (wanted.name + _PARTIAL)).touch(mode=0o600)
         reached = max((segment.end for segment in known if segment.end <= start), default=start)
@@ -225,7 +229,7 @@ class _Receiver:
 
     def _give_up(self, folder: Path, start: Lsn) -> None:
         """The server cannot go on where our WAL ends: begin at the slot the next time."""
-        self._given_up = start
+        self._given_up.add(start)
         for path in folder.glob(f"*{_PARTIAL}"):
             _put_aside(path)
 
