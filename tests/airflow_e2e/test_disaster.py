@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pgbackup.capture import capture_base
+from pgbackup.copy import copy_backup
 from tests.airflow_e2e.conftest import Branch
 from tests.airflow_e2e.rest import Run, eventually
 from tests.airflow_e2e.stack import BRANCH, Stack
@@ -24,9 +25,11 @@ DAG = f"{BRANCH}_disaster_recovery"
 @pytest.fixture(scope="module")
 def base(stack: Stack, branch: Branch) -> str:
     """A base of the branch that only the mounted repository holds."""
-    backup_id = capture_base(stack.site(), BRANCH).id
-    (stack.home / "eu" / "base").mkdir(parents=True, exist_ok=True)
-    shutil.move(stack.backups / "base" / backup_id, stack.home / "eu" / "base" / backup_id)
+    site = stack.site()
+    backup_id = capture_base(site, BRANCH).id
+    copy_backup(site, backup_id, "eu")
+    shutil.rmtree(stack.backups / "base" / backup_id)
+    site.catalog.expire(backup_id, repository="local")
     return backup_id
 
 

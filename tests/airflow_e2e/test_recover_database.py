@@ -59,11 +59,14 @@ def test_a_choice_that_vanished_is_refused(stack: Stack, backups: Backups) -> No
     question = run.wait_for_question("choose")
     assert [option.split()[0] for option in question["options"]] == [backups.going, backups.verified]
     assert all("(verified, " in option for option in question["options"])
-    # What deletion begins with.
-    (stack.backups / "full" / backups.going / "SHA256SUMS").unlink()
-    run.choose(question["options"][0])
-    assert f"{backups.going}" in (logs := refused(run, "approve", *LATER))
-    assert "is being deleted" in logs
+    sums = stack.backups / "full" / backups.going / "SHA256SUMS"
+    aside = sums.rename(stack.home / sums.name)  # what deletion begins with
+    try:
+        run.choose(question["options"][0])
+        assert f"{backups.going}" in (logs := refused(run, "approve", *LATER))
+        assert "is being deleted" in logs
+    finally:
+        aside.rename(sums)
 
 
 def test_a_rejected_backup_is_taken_by_its_name_alone_and_never_called_equal(stack: Stack, backups: Backups) -> None:

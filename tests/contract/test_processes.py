@@ -223,7 +223,7 @@ def test_nothing_of_our_environment_leaks(runner: Processes, monkeypatch: pytest
     monkeypatch.setenv("AIRFLOW__CORE__FERNET_KEY", "key")
     output, _ = runner.run(Command(("env",), {"MINE": "1"}))
     names = {line.split("=")[0] for line in output.decode().splitlines()}
-    assert names <= {"PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "LC_ALL", "TZ", "MINE"}
+    assert names <= {"PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "LC_ALL", "TZ", "PWD", "MINE"}
 
 
 def test_what_a_program_complains_about_is_redacted() -> None:

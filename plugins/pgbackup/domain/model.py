@@ -174,6 +174,10 @@ class Command:
 
 SECRET_FD = "{secret-fd}"  # noqa: S105 - a placeholder, not a secret
 
+UNLESS_ORPHANED = ("sh", "-c", '[ "$PPID" = "$0" ] && exec "$@"')
+"""Put before a parent's process id and a program: runs it unless that parent has ended. Who was killed between a
+program's start and the setting of its death signal is not missed by that signal."""
+
 
 @dataclass(frozen=True)
 class Measured:

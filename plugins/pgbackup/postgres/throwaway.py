@@ -19,7 +19,7 @@ from pathlib import Path
 
 from pgbackup.domain.errors import ProgramFailed, UnavailableError, UnfitError
 from pgbackup.domain.lsn import Lsn
-from pgbackup.domain.model import Command, ConnectionParameters
+from pgbackup.domain.model import UNLESS_ORPHANED, Command, ConnectionParameters
 from pgbackup.domain.ports import Process, Runner
 from pgbackup.postgres.connection import connect
 from pgbackup.postgres.programs import Programs
@@ -188,11 +188,7 @@ class ThrowAwayServer:
     def _as_server(self, program: str, *arguments: str) -> Command:
         """Call a program that refuses to be root; a new user namespace drops the death signal, so it is set again."""
         command = self.programs.command(program, *arguments)
-        return Command((*_PREFIX[_isolation()], *_UNLESS_ORPHANED, str(os.getpid()), *command.argv))
-
-
-# Who is killed before the death signal is set is not missed by it: look once more, then.
-_UNLESS_ORPHANED = ("sh", "-c", '[ "$PPID" = "$0" ] && exec "$@"')
+        return Command((*_PREFIX[_isolation()], *UNLESS_ORPHANED, str(os.getpid()), *command.argv))
 
 
 def living_on(programs: Programs, program: str, *arguments: str) -> Command:

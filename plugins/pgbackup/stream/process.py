@@ -22,7 +22,7 @@ from hashlib import sha256
 from typing import IO
 
 from pgbackup.domain.errors import ProgramFailed, UnavailableError, UnfitError
-from pgbackup.domain.model import SECRET_FD, Command, Measured, Piped
+from pgbackup.domain.model import SECRET_FD, UNLESS_ORPHANED, Command, Measured, Piped
 from pgbackup.domain.ports import Readable, Writable
 from pgbackup.domain.settings import Load
 from pgbackup.stream.redact import redact
@@ -150,7 +150,7 @@ class Processes:
             secret_fd = _secret_pipe(command.secret)
             argv = [str(secret_fd) if argument == SECRET_FD else argument for argument in argv]
         if self._setpriv:
-            argv = [self._setpriv, "--pdeathsig", "TERM", "--", *argv]
+            argv = [self._setpriv, "--pdeathsig", "TERM", "--", *UNLESS_ORPHANED, str(os.getpid()), *argv]
         try:
             popen = subprocess.Popen(
                 argv,
