@@ -45,6 +45,10 @@ PROCEDURES = (
     "recover_table",
     "disaster_recovery",
     "recovery_drill",
+    "quarterly_audit",
+    "daily_expiry",
+    "weekly_rotation",
+    "monthly_rotation",
 )
 REGIONS = ("eu-central-1", "us-east-1")
 COMPONENTS: dict[str, list[str]] = {

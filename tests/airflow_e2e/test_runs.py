@@ -11,6 +11,7 @@ import pytest
 from pgbackup.domain import findings
 from pgbackup.domain.ids import SUMS
 from pgbackup.domain.model import Backup, Kind, State, Verdict
+from pgbackup.sheet import read_sheet
 from pgbackup.watch import names
 from tests.airflow_e2e.backups import damage, take
 from tests.airflow_e2e.conftest import Night
@@ -95,7 +96,8 @@ def test_a_region_that_is_down_delays_no_other_and_is_caught_up(stack: Stack, ni
         stack.ways[down].heal()
     assert run.state == "failed"
     tasks = run.tasks()
-    assert [tasks[task]["state"] for task in ("backup", "copy[0]", "copy[1]")] == ["success", "success", "failed"]
+    states = [tasks[task]["state"] for task in ("backup", "copy[0]", "copy[1]", "sheet")]
+    assert states == ["success", "success", "failed", "failed"]
     catalog = stack.site().catalog
     (backup,) = catalog.backups_of(run.owner)
     assert {copy.repository for copy in backup.copies} == {"local", up}
@@ -103,6 +105,8 @@ def test_a_region_that_is_down_delays_no_other_and_is_caught_up(stack: Stack, ni
     assert again.state == "success", again.logs()
     held = {copy.repository for copy in catalog.copies(backup.id)}
     assert held == {"local", *REGIONS}
+    site = stack.site()
+    assert {read_sheet(site, store).splitlines()[0] for store in site.repositories.values()} == {"# Recovery sheet"}
     for backup_id in night.verifications:
         assert {copy.repository for copy in catalog.copies(backup_id)} == {"local", *REGIONS}
 

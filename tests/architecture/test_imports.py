@@ -12,7 +12,21 @@ import pytest
 from tests.support.source import ROOT
 
 PLUGINS = ROOT / "plugins"
-VERBS = {"capture", "verify", "wal", "watch", "report", "recover", "drill", "rotate", "copy"}
+VERBS = {
+    "capture",
+    "verify",
+    "wal",
+    "watch",
+    "report",
+    "recover",
+    "drill",
+    "rotate",
+    "copy",
+    "adopt",
+    "sheet",
+    "keys",
+    "audit",
+}
 MIDDLE = {"catalog", "store", "stream", "postgres"}
 # package -> what it may import of ours, besides itself
 TABLE: dict[str, set[str]] = {
@@ -28,6 +42,10 @@ TABLE: dict[str, set[str]] = {
     "recover": {"domain", "scratch", "restore", *MIDDLE},
     "drill": {"domain", "scratch", "restore", "recover", "verify", *MIDDLE},
     "rotate": {"domain", "restore", *MIDDLE},
+    "keys": {"domain", "scratch", "restore", *MIDDLE},
+    "adopt": {"domain", "scratch", "restore", "capture", *MIDDLE},
+    "sheet": {"domain", "restore", *MIDDLE},
+    "audit": {"domain", "restore", *MIDDLE},
     "report": {"domain", "catalog"},
     "assembly": {"domain", *MIDDLE},
     "cli": {"domain", "catalog", "assembly", *VERBS},
@@ -45,6 +63,9 @@ ADAPTER = {
     "report",
     "rotate",
     "copy",
+    "sheet",
+    "keys",
+    "audit",
 }
 PURE = {"os", "subprocess", "time", "logging", "socket", "psycopg", "boto3", "yaml", "random", "secrets"}
 

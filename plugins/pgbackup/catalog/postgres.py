@@ -183,7 +183,7 @@ class PostgresCatalog(Observations):
                 " %(database_bytes)s, %(manifest)s) ON CONFLICT (id) DO NOTHING",
                 _columns(manifest),
             )
-            _copy(connection, manifest.id, repository, copy, now)
+            is_new = _copy(connection, manifest.id, repository, copy, now)
             for attempt in verifications:
                 inserted = connection.execute(
                     "INSERT INTO verification (backup_id, repository, attempt, owner, started_at, finished_at, verdict,"
@@ -198,11 +198,11 @@ class PostgresCatalog(Observations):
                         attempt.reason,
                     ),
                 ).fetchone()
-                if inserted is None:
-                    continue
-                key = (manifest.id, attempt.repository, attempt.attempt, "attested")
-                _insert_findings(connection, key, attempt.findings)
-                _apply_verdict(connection, manifest.id, attempt.repository, attempt.verdict, attempt.finished_at)
+                if inserted is not None:
+                    key = (manifest.id, attempt.repository, attempt.attempt, "attested")
+                    _insert_findings(connection, key, attempt.findings)
+                if inserted is not None or (is_new and attempt.repository == repository):  # read elsewhere before
+                    _apply_verdict(connection, manifest.id, attempt.repository, attempt.verdict, attempt.finished_at)
 
     def expire(self, backup_id: str, *, repository: str) -> None:
         """Record that a copy is deleted; see ports.Catalog."""
@@ -260,12 +260,14 @@ def _columns(manifest: Manifest) -> dict[str, object]:
 
 def _copy(
     connection: psycopg.Connection[DictRow], backup_id: str, repository: str, state: CopyState, now: datetime
-) -> None:
-    connection.execute(
+) -> bool:
+    """Record a copy; tell whether it was unknown."""
+    done = connection.execute(
         "INSERT INTO backup_copy (backup_id, repository, state, stored_at) VALUES (%s, %s, %s, %s)"
         " ON CONFLICT (backup_id, repository) DO NOTHING",
         (backup_id, repository, state, now),
     )
+    return done.rowcount > 0
 
 
 def _insert_findings(
@@ -288,11 +290,17 @@ def _apply_verdict(
 ) -> None:
     """Move the copy's and the backup's state. One verified copy proves the capture; a damaged copy beside it, or beside
     the one it was copied from and that nobody has judged yet, is copied again, so it doesn't reject the backup. What
-    stands on a rejected backup is rejected with it.
+    stands on a rejected backup is rejected with it. Verdicts go along with copies: that of a repository which the
+    catalog knows no copy in (it is being rebuilt from another one) proves the capture too.
     """
     if verdict is None:
         return
     copy_state = CopyState.VERIFIED if verdict is Verdict.VERIFIED else CopyState.DAMAGED
+    known = connection.execute(
+        "SELECT state FROM backup_copy WHERE (backup_id, repository) = (%s, %s) FOR UPDATE", (backup_id, repository)
+    ).fetchone()
+    if known["state"] == CopyState.EXPIRED if known else verdict is Verdict.REJECTED:
+        return  # deleted while it was verified; or it says nothing of the copies that there are
     connection.execute(
         "UPDATE backup_copy SET state = %s, verified_at = CASE WHEN %s = 'verified' THEN %s ELSE verified_at END"
         " WHERE (backup_id, repository) = (%s, %s)",
@@ -300,7 +308,9 @@ def _apply_verdict(
     )
     connection.execute(
         "UPDATE backup_log SET state = CASE WHEN EXISTS (SELECT FROM backup_copy AS c"
-        " WHERE c.backup_id = backup_log.id AND c.state = 'verified') THEN 'verified' WHEN EXISTS (SELECT"
+        " WHERE c.backup_id = backup_log.id AND c.state = 'verified') OR EXISTS (SELECT FROM verification AS v"
+        " LEFT JOIN backup_copy AS c USING (backup_id, repository) WHERE v.backup_id = backup_log.id"
+        " AND c.backup_id IS NULL AND v.verdict = 'verified') THEN 'verified' WHEN EXISTS (SELECT"
         " FROM backup_copy AS c WHERE c.backup_id = backup_log.id AND (c.repository, c.state) = (%s, 'stored'))"
         " THEN 'captured' ELSE 'rejected' END"
         " WHERE id = %s AND state IN ('captured', 'verified', 'rejected')",

@@ -12,10 +12,12 @@ from rich.table import Table
 
 from pgbackup.cli.face import Cluster, Config, Json, failures, only, open_site, running
 from pgbackup.cli.output import out, print_error, print_json
-from pgbackup.copy import copy_missing, copy_wal
+from pgbackup.copy import copy_backup, copy_missing, copy_wal
 from pgbackup.domain.errors import ConfigurationError, PgBackupError
+from pgbackup.domain.ids import BackupId
 from pgbackup.domain.model import Backup, State, WalCopy
 from pgbackup.domain.ports import Site
+from pgbackup.domain.settings import LOCAL
 
 _HELD = frozenset({State.CAPTURED, State.VERIFIED, State.REJECTED})
 _NONE = "-"
@@ -42,22 +44,25 @@ def show_copies(config: Config = None, cluster: Cluster = None, json: Json = Fal
 
 
 def copy_all(
+    backup_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="One backup; default: all.")] = None,
     to: Annotated[str | None, typer.Option("--to", help="One repository; default: all.", show_default=False)] = None,
+    source: Annotated[str, typer.Option("--from", help="Which copy of ID to read.")] = LOCAL,
     config: Config = None,
     cluster: Cluster = None,
     json: Json = False,
 ) -> None:
-    """Copy every backup and all WAL that a repository lacks; one that is down delays no other."""
+    """Copy every backup and all WAL that a repository lacks; one that is down delays no other.
+
+    With an ID only that backup, also back: `pgbackup copy ID --from REGION --to local`; verify it then.
+    """
+    with failures(json=json):
+        cluster = BackupId.parse(backup_id).cluster if backup_id else cluster
     with running("copy", config, cluster, json=json) as (site, name):
-        others = [to] if to else _others(site)
-        if not others or not set(others) <= set(_others(site)):
-            raise ConfigurationError(
-                f"no repository {to!r} to copy to" if to else "there is no repository to copy to",
-                detail=", ".join(_others(site)) or None,
-                hint="`repositories` in protocol.yaml names them",
-            )
+        others = _targets(site, backup_id, source, to)
         with ThreadPoolExecutor(max_workers=len(others)) as pool:
-            done = dict(zip(others, pool.map(lambda one: _copy(site, name, one), others), strict=True))
+            done = dict(
+                zip(others, pool.map(lambda one: _copy(site, name, one, backup_id, source), others), strict=True)
+            )
     if json:
         print_json({one: {"backups": backups, "wal": wal} for one, (backups, wal, _) in done.items()})
     errors = [error for _, _, found in done.values() for error in found]
@@ -70,16 +75,38 @@ def copy_all(
         raise typer.Exit(max(error.exit_code for error in errors))
 
 
-def _copy(site: Site, cluster: str, repository: str) -> tuple[list[str], int, Sequence[PgBackupError]]:
+def _targets(site: Site, backup_id: str | None, source: str, to: str | None) -> list[str]:
+    """Return where to copy to; raises ConfigurationError for what cannot be meant."""
+    possible = [one for one in (site.repositories if backup_id else _others(site)) if one != source]
+    wanted = [to] if to else [one for one in _others(site) if one != source]
+    if source not in site.repositories:
+        raise ConfigurationError(f"no repository {source!r} to copy from", detail=", ".join(site.repositories))
+    if source != site.local.name and not (backup_id and to):
+        raise ConfigurationError("copied from another repository is one backup to another", hint="name ID and --to")
+    if not wanted or not set(wanted) <= set(possible):
+        raise ConfigurationError(
+            f"no repository {to!r} to copy to" if to else "there is no repository to copy to",
+            detail=", ".join(possible) or None,
+            hint="`repositories` in protocol.yaml names them",
+        )
+    return wanted
+
+
+def _copy(
+    site: Site, cluster: str, repository: str, backup_id: str | None, source: str
+) -> tuple[list[str], int, Sequence[PgBackupError]]:
     """Copy to one repository: WAL first, it is what is lost; return what was copied, and what went wrong."""
     backups: list[str] = []
     wal, errors = 0, list[PgBackupError]()
     try:
-        wal = copy_wal(site, cluster, repository)
+        wal = 0 if backup_id else copy_wal(site, cluster, repository)
     except PgBackupError as error:
         errors.append(error)
     try:
-        backups = [copied.backup_id for copied in copy_missing(site, cluster, repository)]
+        if backup_id:
+            backups = [copy_backup(site, backup_id, repository, source=source).backup_id]
+        else:
+            backups = [copied.backup_id for copied in copy_missing(site, cluster, repository)]
     except PgBackupError as error:
         errors.append(error)
     return backups, wal, errors

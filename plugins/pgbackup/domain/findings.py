@@ -14,6 +14,7 @@ RESTORE = "restore completes"
 RECOVERY = "recovery reaches the marked point"
 TABLES = "all tables restored"
 CONTENT = "rows and contents equal the source"
+UNCOMPARED = "every row can be read (there is no source to compare with)"
 LARGE_OBJECTS = "large objects equal the source"
 OBJECTS = "definitions equal the source"
 FOREIGN_KEYS = "foreign keys hold"
@@ -42,6 +43,12 @@ def verdict(findings: Iterable[Finding]) -> Verdict:
 def failures(findings: Iterable[Finding]) -> str:
     """Say in one line what did not hold."""
     return "; ".join(f"{finding.name}: {finding.detail}" for finding in findings if not finding.ok)
+
+
+def remark(findings: Iterable[Finding]) -> str:
+    """Say what a verdict does not vouch for, where that is not a matter of configuration."""
+    alone = any(finding.name == UNCOMPARED for finding in findings)
+    return "contents were not compared with a source: the dump was adopted, not taken by us" if alone else ""
 
 
 def merged(parts: Iterable[Iterable[Finding]]) -> tuple[Finding, ...]:

@@ -9,12 +9,12 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from hashlib import sha256
 from pathlib import Path
 
 from pgbackup.domain.errors import PgBackupError, RefusedError, UnavailableError, UnfitError
 from pgbackup.domain.model import ObjectInfo
 from pgbackup.domain.ports import Readable, Sink
+from pgbackup.store.compare import same_bytes
 from pgbackup.store.keys import checked_parts
 
 _UNFINISHED = ".unfinished-"
@@ -82,13 +82,16 @@ class LocalStore:
     def matches(self, key: str, source: Readable) -> bool:
         """Compare by reading it; see ports.Store."""
         with self.open(key) as file:
-            return _digest(file) == _digest(source)
+            return same_bytes(file, source)
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+    def list(self, prefix: str, *, after: str = "") -> Iterator[ObjectInfo]:
         """List complete objects in key order; see ports.Store."""
         folder, slash, start = prefix.rpartition("/")
+        if after >= prefix and not after.startswith(folder + slash):
+            return
         with _explained(self._root):
-            for path in _files(self._path(folder) if slash else self._root, start):
+            top = self._path(folder) if slash else self._root
+            for path in _files(top, start, after.removeprefix(folder + slash) if after >= prefix else ""):
                 status = path.stat()
                 key = path.relative_to(self._root).as_posix()
                 yield ObjectInfo(key, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
@@ -112,6 +115,9 @@ class LocalStore:
                 shutil.rmtree(removed)
                 _sync_folder(path.parent)
 
+    def hold(self, key: str, *, on: bool) -> None:
+        """Do nothing: a filesystem has no such lock."""
+
     def free_bytes(self) -> int | None:
         """Return the space that is left for us."""
         folder = self._root
@@ -131,13 +137,6 @@ class LocalStore:
         _sync_folder(folder.parent)
 
 
-def _digest(file: Readable) -> bytes:
-    digest = sha256(usedforsecurity=False)
-    while chunk := file.read(1 << 20):
-        digest.update(chunk)
-    return digest.digest()
-
-
 class _File:
     """The open object: writes say what is wrong with the disk, not just that something is."""
 
@@ -155,8 +154,10 @@ class _File:
         os.close(self._fd)
 
 
-def _files(folder: Path, start: str = "") -> Iterator[Path]:
-    """Walk the files whose way begins with ``start``, in the order of their keys: ``a-b/c`` comes before ``a/b``."""
+def _files(folder: Path, start: str = "", after: str = "") -> Iterator[Path]:
+    """Walk the files whose way begins with ``start`` and is greater than ``after``, in the order of their keys:
+    ``a-b/c`` comes before ``a/b``.
+    """
     if not folder.is_dir():
         return
     with os.scandir(folder) as entries:
@@ -165,9 +166,9 @@ def _files(folder: Path, start: str = "") -> Iterator[Path]:
     for name, path in sorted(found):
         if name.startswith("."):
             continue
-        if name.endswith("/"):
-            yield from _files(path)
-        else:
+        if name.endswith("/") and (name > after or after.startswith(name)):
+            yield from _files(path, after=after.removeprefix(name) if after.startswith(name) else "")
+        elif name > after and not name.endswith("/"):
             yield path
 
 

@@ -15,7 +15,7 @@ from pgbackup.domain.ports import Site
 from pgbackup.postgres import physical
 from pgbackup.postgres.throwaway import ThrowAwayServer
 from pgbackup.recover.ahead import Foresight, Request, foresee
-from pgbackup.recover.cluster import Recovered, manifest_of, recover_cluster, recovered_server
+from pgbackup.recover.cluster import Recovered, last_manifest, recover_cluster, recovered_server
 from pgbackup.recover.control import works_in
 from pgbackup.recover.incident import Told, judged
 from pgbackup.scratch import make_private
@@ -81,7 +81,7 @@ def verify_integrity(site: Site, recovered: Recovered, incident: Incident) -> To
 
     Of a server that runs already, an earlier try's findings stand. Raises RefusedError when there was none.
     """
-    manifest = manifest_of(site, recovered)
+    manifest = last_manifest(site, recovered.plan)
     server = recovered_server(site, manifest, recovered)
     if works_in(recovered.folder):
         earlier = incident.found(Doing.INTEGRITY)
