@@ -27,17 +27,25 @@ OURS = "`pgbackup copy`"
 SEQUENCE, PARALLEL = "`aws s3 cp --recursive`, one after the other", "`aws s3 cp --recursive`, three at once"
 _SEALED = "wal/bench/7/00000001/{number:024X}-{number:064x}.{ending}"
 _LISTING = """
-import resource, sys, time
+import re, sys, time
 from pathlib import Path
 from tests.support.s3 import *
 from pgbackup.store import LocalStore
 settings = S3(bucket=BUCKET, prefix="many")
 far = S3Store(settings, partial(make_client, sys.argv[2], (ACCESS, SECRET), settings), name="r", clock=None)
 store = LocalStore(Path(sys.argv[1])) if sys.argv[1] else far
-next(store.list(""))
-before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+peak = lambda: int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+far._client.head_bucket(Bucket=BUCKET)
+before, started = peak(), time.monotonic()
 count = sum(1 for _ in store.list("wal/", after=sys.argv[3]))
-print(count, time.monotonic() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(count, time.monotonic() - started, peak() - before)
+"""
+# A program of its own: what a child is said to have used begins with what its parent had.
+_MEASURED = """
+import resource, subprocess, sys
+status = subprocess.run(sys.argv[1:], check=False).returncode
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(status)
 """
 
 
@@ -113,12 +121,8 @@ def aws(program: str, folder: Path, prefix: str, workers: int) -> tuple[float, i
     def copy(number: int) -> int:
         target = f"s3://{BUCKET}/{prefix}/{folder.name}/"
         argv = [program, "s3", "cp", "--recursive", "--quiet", "--profile", f"r{number}", str(folder), target]
-        process = subprocess.Popen(argv)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            raise SystemExit(f"{' '.join(argv)} failed")
-        return usage.ru_maxrss * 1024
+        done = subprocess.run([sys.executable, "-S", "-c", _MEASURED, *argv], stdout=subprocess.PIPE, check=True)
+        return int(done.stdout.split()[-1]) * 1024
 
     started = time.monotonic()
     with ThreadPoolExecutor(max_workers=workers) as pool:

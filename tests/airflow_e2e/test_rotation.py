@@ -72,7 +72,8 @@ def test_a_rotation_is_shown_then_done_in_each_repository_by_itself(stack: Stack
     first, waiting, going = past.three(2021)
     recovery = stack.rest.trigger("library_recover_database", {"backup": waiting, "name": "of_old"})
     recovery.wait_for_question()
-    assert [(hold.backup_id, hold.owner) for hold in list_holds(site, "library")] == [(waiting, recovery.owner)]
+    holds = list_holds(site, "library")
+    assert [hold.backup_id for hold in holds if hold.owner == recovery.owner] == [waiting]
 
     down = stack.ways[REGIONS[0]]
     down.refusing = True

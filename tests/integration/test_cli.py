@@ -247,7 +247,11 @@ def test_copies_go_to_every_repository_that_answers(shell: Shell, region: Region
     assert found["backups"] == [{"id": backup_id, "local": "stored", "eu": "stored", "us": "-"}]
     assert found["wal"]["eu"]["missing"] == 0
     assert found["wal"]["us"]["behind_seconds"] is None
-    assert f"{backup_id} stored stored -" in " ".join(shell.run("copies").stdout.split())
+    matrix = " ".join(shell.run("copies").stdout.split())
+    assert f"{backup_id} stored stored -" in matrix
+    assert "us lacks 1 backups DETAIL: repository us does not answer" in matrix
+    assert "HINT: pgbackup copy --to us" in matrix
+    assert "eu lacks" not in matrix
     assert shell.run("copy", "--to", "eu", **environment).returncode == 0
     assert shell.run("copy", "--to", "nowhere").returncode == 2
     assert shell.run("copy", "--from", "eu").returncode == 2

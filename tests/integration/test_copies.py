@@ -195,6 +195,51 @@ def test_one_copy_of_each_backup_is_proved_and_then_one_more_of_each_repository(
     assert sorted(pending(site, "streamflix")) == [(backup_id, name) for name in ("cellar", FAR, "local")]
 
 
+def test_each_region_is_proved_in_turn_and_what_is_damaged_there_is_copied_again(site: Site) -> None:
+    ids = {capture_full(site, "streamflix").id for _ in range(2)}
+    for backup_id in ids:
+        verify(site, backup_id, "local")
+    copy_missing(site, "streamflix", FAR)
+
+    def next_one() -> str:
+        [backup_id] = [one for one, repository in pending(site, "streamflix") if repository == FAR]
+        return backup_id
+
+    first = next_one()
+    far, key = site.repositories[FAR], f"full/{first}/library.dump.gpg"
+    sound = far.read(key)
+    far.delete(key)
+    put(far, key, sound[:-1] + bytes([sound[-1] ^ 1]))
+    assert verify(site, first, FAR).verdict == "rejected"
+    assert state(site, first, FAR) is CopyState.DAMAGED
+    assert {backup.state for backup in site.catalog.backups()} == {"verified"}, "the original is sound"
+    assert next_one() != first, "it is copied before it is tried again, and keeps no other from its turn"
+    assert [copied.backup_id for copied in copy_missing(site, "streamflix", FAR)] == [first]
+    assert far.read(key) == sound
+    turns = set()
+    for _ in ids:
+        turns.add(next_one())
+        assert verify(site, next_one(), FAR).verdict == "verified"
+    assert turns == ids
+
+
+def test_what_the_local_repository_lost_comes_from_another_one(site: Site, tmp_path: Path) -> None:
+    """Whether the catalog knows of the loss or not; a backup that is nowhere else stops no other."""
+    known, unknown, nowhere, here = (capture_full(site, "streamflix").id for _ in range(4))
+    for backup_id in (known, unknown):
+        copy_backup(site, backup_id, "cellar")
+    for backup_id in (known, unknown, nowhere):
+        site.local.clean(f"full/{backup_id}")
+    with site.catalog._session() as connection:
+        connection.execute("DELETE FROM backup_copy WHERE (backup_id, repository) = (%s, 'local')", (known,))
+    with pytest.raises(RefusedError, match=f"local does not hold full/{nowhere}"):
+        copy_missing(site, "streamflix", FAR)
+    assert {backup_id for backup_id in (known, unknown, here) if state(site, backup_id, FAR)} == {known, unknown, here}
+    far, cellar = site.repositories[FAR], site.repositories["cellar"]
+    for backup_id in (known, unknown):
+        assert contents(far, f"full/{backup_id}") == contents(cellar, f"full/{backup_id}")
+
+
 def test_a_bad_copy_judged_first_rejects_no_backup_whose_original_nobody_judged(site: Site) -> None:
     backup_id = capture_full(site, "streamflix").id
     copy_backup(site, backup_id, "cellar")

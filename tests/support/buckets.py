@@ -81,10 +81,10 @@ def shelf() -> Iterator[Connect]:
 @contextmanager
 def google() -> Iterator[Connect]:
     """A server of Google's kind."""
+    os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"  # else it tries for a minute to reach Google
     import gcsfs
     import requests
 
-    os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"  # else it tries for a minute to reach Google
     port, folder = _free_port(), Path(tempfile.mkdtemp(prefix="gcs-"))
     endpoint = f"http://127.0.0.1:{port}"
     argv = [

@@ -10,6 +10,7 @@ from psycopg.rows import DictRow, class_row
 
 from pgbackup.catalog.observations import Observations
 from pgbackup.domain.errors import RefusedError
+from pgbackup.domain.findings import blames_capture
 from pgbackup.domain.manifest import Manifest
 from pgbackup.domain.model import Backup, Copy, CopyState, Finding, Kind, State, Verdict, Verification, WalCopy
 from pgbackup.domain.settings import LOCAL
@@ -203,6 +204,10 @@ class PostgresCatalog(Observations):
                     _insert_findings(connection, key, attempt.findings)
                 if inserted is not None or (is_new and attempt.repository == repository):  # read elsewhere before
                     _apply_verdict(connection, manifest.id, attempt.repository, attempt.verdict, attempt.finished_at)
+            if any(map(blames_capture, verifications)):
+                _reject(connection, manifest.id)
+            if manifest.parent is not None:
+                _reject_children(connection, manifest.parent)
 
     def expire(self, backup_id: str, *, repository: str) -> None:
         """Record that a copy is deleted; see ports.Catalog."""
@@ -316,6 +321,21 @@ def _apply_verdict(
         " WHERE id = %s AND state IN ('captured', 'verified', 'rejected')",
         (LOCAL, backup_id),
     )
+    _reject_children(connection, backup_id)
+
+
+def _reject(connection: psycopg.Connection[DictRow], backup_id: str) -> None:
+    """Reject a backup that is no better in any repository, unless a copy proved it, here or where it came from."""
+    connection.execute(
+        "UPDATE backup_log AS b SET state = 'rejected' WHERE id = %s AND state = 'captured'"
+        " AND NOT EXISTS (SELECT FROM verification AS v WHERE v.backup_id = b.id AND v.verdict = 'verified')",
+        (backup_id,),
+    )
+    _reject_children(connection, backup_id)
+
+
+def _reject_children(connection: psycopg.Connection[DictRow], backup_id: str) -> None:
+    """Reject what stands on a rejected backup."""
     connection.execute(
         "WITH RECURSIVE rejected AS (SELECT id FROM backup_log WHERE id = %s AND state = 'rejected'"
         " UNION SELECT b.id FROM backup_log AS b JOIN rejected AS r ON b.parent = r.id)"

@@ -9,18 +9,21 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from pgbackup.cli.face import Cluster, Config, Json, failures, only, open_site, running
 from pgbackup.cli.output import out, print_error, print_json
-from pgbackup.copy import copy_backup, copy_missing, copy_wal
+from pgbackup.copy import copy_backup, copy_missing, copy_wal, missing_copies
 from pgbackup.domain.errors import ConfigurationError, PgBackupError
 from pgbackup.domain.ids import BackupId
-from pgbackup.domain.model import Backup, State, WalCopy
+from pgbackup.domain.model import Backup, CopyState, State, WalCopy
 from pgbackup.domain.ports import Site
 from pgbackup.domain.settings import LOCAL
+from pgbackup.watch.text import span
 
 _HELD = frozenset({State.CAPTURED, State.VERIFIED, State.REJECTED})
 _NONE = "-"
+_ALARMING = {_NONE: "bold red", CopyState.DAMAGED: "bold red"}
 
 
 def show_copies(config: Config = None, cluster: Cluster = None, json: Json = False) -> None:
@@ -32,15 +35,19 @@ def show_copies(config: Config = None, cluster: Cluster = None, json: Json = Fal
         reached = {one.repository: one for one in site.catalog.wal_copies(name)}
         others = _others(site)
         lags = {one: site.clock() - found.whole_at for one, found in reached.items() if found.whole_at}
+        behind = {one: len(missing_copies(site, name, one)) for one in others}
     if json:
         wal = {one: _wal_document(reached.get(one), lags.get(one)) for one in others}
         print_json({"backups": [_document(backup, site) for backup in backups], "wal": wal})
         return
     table = Table("backup", *site.repositories, box=None, pad_edge=False)
     for backup in backups:
-        table.add_row(*map(str, _document(backup, site).values()))
+        states = list(_document(backup, site).values())
+        table.add_row(states[0], *(Text(one, style=_ALARMING.get(one, "")) for one in states[1:]))
     table.add_row("WAL", "", *(_wal_text(reached.get(one), lags.get(one)) for one in others))
     out.print(table)
+    for one in others:
+        _print_behind(one, behind[one], reached.get(one))
 
 
 def copy_all(
@@ -133,4 +140,15 @@ def _wal_text(reached: WalCopy | None, lag: timedelta | None) -> str:
     if reached is None or lag is None:
         return "never copied"
     missing = f", {reached.missing} files missing" if reached.missing else ""
-    return f"{lag.total_seconds() / 60:.0f} min behind{missing}"
+    return f"{span(lag)} behind{missing}"
+
+
+def _print_behind(repository: str, backups: int, reached: WalCopy | None) -> None:
+    """Say what a repository lacks, why, and what to do; nothing of one that has everything."""
+    lacks = [f"{backups} backups"] if backups else []
+    lacks += [f"{reached.missing} WAL files"] if reached and reached.missing else []
+    if lacks or (reached and reached.error):
+        out.print(f"{repository} lacks {' and '.join(lacks) or 'WAL'}", style="bold red", markup=False)
+        if reached and reached.error:
+            out.print(f"DETAIL: {' '.join(reached.error.split())}", markup=False)
+        out.print(f"HINT: pgbackup copy --to {repository}", markup=False)

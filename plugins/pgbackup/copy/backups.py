@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
@@ -39,22 +39,23 @@ class Copied:
 def missing_copies(site: Site, cluster: str, repository: str) -> tuple[Backup, ...]:
     """Return the backups that a repository lacks, or holds damaged; oldest first, so parents before children.
 
-    What a rotation deleted there is not missing; what it deleted here cannot be copied.
+    Those that the local repository does not hold come last. What a rotation deleted there is not missing; what it
+    deleted here is not copied any more.
     """
-    found = reversed(site.catalog.backups(cluster, states=_KEPT))
-    return tuple(
+    found = [
         backup
-        for backup in found
+        for backup in reversed(site.catalog.backups(cluster, states=_KEPT))
         if _state(backup, repository) in {None, CopyState.DAMAGED}
         and _state(backup, site.local.name) is not CopyState.EXPIRED
-    )
+    ]
+    return tuple(sorted(found, key=lambda backup: _state(backup, site.local.name) not in _THERE))
 
 
 def copy_missing(site: Site, cluster: str, repository: str) -> tuple[Copied, ...]:
     """Copy every backup that a repository lacks, and of the others what came to them later or was lost there.
 
-    One that cannot be read here doesn't keep the others from being copied; its error is raised at the end. A
-    repository that does not answer ends it at once: what is done stays done.
+    What the local repository lost comes from another one. What can be read nowhere doesn't keep the others from being
+    copied; its error is raised at the end. A repository that does not answer ends it at once: what is done stays done.
     """
     copied: list[Copied] = []
     refused: list[RefusedError] = []
@@ -63,14 +64,27 @@ def copy_missing(site: Site, cluster: str, repository: str) -> tuple[Copied, ...
         states = {copy.repository: copy.state for copy in site.catalog.copies(backup_id)}
         if CopyState.EXPIRED in {states.get(repository), states.get(site.local.name)}:
             continue  # a rotation was quicker
+        there = [name for name in site.repositories if name != repository and states.get(name) in _THERE]
         try:
-            copied.append(copy_backup(site, backup_id, repository))
+            copied.append(_copy_from_any(site, backup_id, repository, there or [site.local.name]))
         except RefusedError as error:
             log.error("%s is not copied to %s: %s", backup_id, repository, error)  # noqa: TRY400 - raised below
             refused.append(error)
     if refused:
         raise refused[0]
     return tuple(copied)
+
+
+def _copy_from_any(site: Site, backup_id: str, repository: str, sources: Sequence[str]) -> Copied:
+    """Copy from the first of these repositories that has the backup undamaged; raises the first one's error."""
+    refused: list[RefusedError] = []
+    for source in sources:
+        try:
+            return copy_backup(site, backup_id, repository, source=source)
+        except RefusedError as error:
+            log.warning("%s is not copied from %s: %s", backup_id, source, error.message)
+            refused.append(error)
+    raise refused[0]
 
 
 def _incomplete(site: Site, cluster: str, repository: str) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from pgbackup.domain.model import Finding, Verdict
+from pgbackup.domain.model import Finding, Verdict, Verification
 
 BYTES = "stored files match their checksums"
 DECRYPT = "decrypts with today's keys"
@@ -38,6 +38,12 @@ Check = Callable[[], Answer]
 def verdict(findings: Iterable[Finding]) -> Verdict:
     """Verified means that everything held; anything that did not is a rejection."""
     return Verdict.VERIFIED if all(finding.ok for finding in findings) else Verdict.REJECTED
+
+
+def blames_capture(verification: Verification) -> bool:
+    """Tell whether what was captured is rejected, with the bytes that were captured: then every copy is as bad."""
+    whole = any(finding.name == BYTES and finding.ok for finding in verification.findings)
+    return verification.verdict is Verdict.REJECTED and whole
 
 
 def failures(findings: Iterable[Finding]) -> str:

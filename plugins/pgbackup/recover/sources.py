@@ -67,7 +67,7 @@ def _asked(site: Site, names: Sequence[str], ask: Callable[[Store], _T], refused
     for name, error in found.items():
         if isinstance(error, PgBackupError):
             refused[name] = error
-            log.warning("not from %s: %s", name, error.message)
+            log.info("not from %s: %s", name, error.message)
     return [one for one in found.values() if not isinstance(one, PgBackupError)]
 
 
@@ -109,7 +109,8 @@ def anywhere(site: Site, names: Sequence[str], read: Callable[[Store], _T]) -> _
             raise
         except PgBackupError as error:
             failed[name] = error
-            log.warning("repository %s: %s", name, told(error))
+            if len(failed) < len(names):
+                log.warning("repository %s: %s; another one is read", name, told(error))
     raise _refusal(failed, "no repository can be read as it has to be")
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from pgbackup.catalog.rebuild import attested, committed
 from pgbackup.domain.errors import RefusedError
+from pgbackup.domain.findings import blames_capture
 from pgbackup.domain.ids import BackupId
 from pgbackup.domain.lsn import Lsn
 from pgbackup.domain.manifest import Manifest
@@ -83,11 +84,16 @@ def verdict_of(store: Store, backup_id: BackupId) -> Verdict | None:
 
 
 def proof_of(store: Store, backup_id: BackupId) -> Verdict | None:
-    """Return the verdict that a recovery from a copy goes by: the newest on it; where nobody judged it, that the backup
-    was proved elsewhere. Then it is what was captured, and these are its bytes: they are compared as they come.
+    """Return the verdict that a recovery from a copy goes by: the newest on it, else that on what was captured.
+
+    Whoever judged another copy judged these bytes, too: they are compared with their checksums as they come.
     """
-    verdicts = {one.verdict for one in attested(store, backup_id)}
-    return verdict_of(store, backup_id) or (Verdict.VERIFIED if Verdict.VERIFIED in verdicts else None)
+    if own := verdict_of(store, backup_id):
+        return own
+    judged = tuple(attested(store, backup_id))
+    if any(one.verdict is Verdict.VERIFIED for one in judged):
+        return Verdict.VERIFIED
+    return Verdict.REJECTED if any(map(blames_capture, judged)) else None
 
 
 def _link(manifest: Manifest, verdict: Verdict | None) -> Link:

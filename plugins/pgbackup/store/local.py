@@ -91,10 +91,9 @@ class LocalStore:
             return
         with _explained(self._root):
             top = self._path(folder) if slash else self._root
-            for path in _files(top, start, after.removeprefix(folder + slash) if after >= prefix else ""):
-                status = path.stat()
-                key = path.relative_to(self._root).as_posix()
-                yield ObjectInfo(key, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
+            for way, entry in _files(top, start, after.removeprefix(folder + slash) if after >= prefix else ""):
+                status = entry.stat()
+                yield ObjectInfo(folder + slash + way, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
 
     def delete(self, key: str) -> None:
         """Remove an object; see ports.Store."""
@@ -154,22 +153,22 @@ class _File:
         os.close(self._fd)
 
 
-def _files(folder: Path, start: str = "", after: str = "") -> Iterator[Path]:
+def _files(folder: Path | str, start: str = "", after: str = "") -> Iterator[tuple[str, os.DirEntry[str]]]:
     """Walk the files whose way begins with ``start`` and is greater than ``after``, in the order of their keys:
     ``a-b/c`` comes before ``a/b``.
     """
-    if not folder.is_dir():
+    try:
+        with os.scandir(folder) as entries:
+            wanted = [entry for entry in entries if entry.name.startswith(start) and not entry.name.startswith(".")]
+    except (FileNotFoundError, NotADirectoryError):
         return
-    with os.scandir(folder) as entries:
-        wanted = [entry for entry in entries if entry.name.startswith(start)]
-        found = [(f"{entry.name}/" if entry.is_dir() else entry.name, Path(entry)) for entry in wanted]
-    for name, path in sorted(found):
-        if name.startswith("."):
-            continue
+    found = {f"{entry.name}/" if entry.is_dir() else entry.name: entry for entry in wanted}
+    for name in sorted(found):
         if name.endswith("/") and (name > after or after.startswith(name)):
-            yield from _files(path, after=after.removeprefix(name) if after.startswith(name) else "")
+            below = _files(found[name].path, after=after.removeprefix(name) if after.startswith(name) else "")
+            yield from ((name + way, entry) for way, entry in below)
         elif name > after and not name.endswith("/"):
-            yield path
+            yield name, found[name]
 
 
 @contextlib.contextmanager

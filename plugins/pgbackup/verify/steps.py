@@ -172,8 +172,8 @@ def pending(site: Site, cluster: str) -> tuple[tuple[str, str], ...]:
         if backup.state is State.CAPTURED and stored:
             wanted.append((backup.id, site.local.name if site.local.name in stored else min(stored)))
         for copy in backup.copies:
-            if copy.repository not in site.repositories or copy.state is CopyState.EXPIRED:
-                continue
+            if copy.repository not in site.repositories or copy.state in {CopyState.EXPIRED, CopyState.DAMAGED}:
+                continue  # a damaged one is copied again before it is tried again
             if backup.state is State.VERIFIED:
                 candidate = (
                     copy.verified_at.isoformat() if copy.verified_at else "",
