@@ -33,9 +33,14 @@ Bucket = Callable[[S3], Any]
 _PROGRESS_SECONDS = 10.0
 
 
+def config_path() -> Path:
+    """Return where protocol.yaml is, unless a face says otherwise."""
+    return Path(os.environ.get("PGBACKUP_CONFIG") or "/etc/pgbackup/protocol.yaml")
+
+
 def load_settings(path: Path | None = None) -> Settings:
     """Read protocol.yaml: the given one, else the one that PGBACKUP_CONFIG names; raises ConfigurationError."""
-    named = path or Path(os.environ.get("PGBACKUP_CONFIG") or "/etc/pgbackup/protocol.yaml")
+    named = path or config_path()
     try:
         document = yaml.safe_load(named.read_text(encoding="utf-8"))
     except FileNotFoundError:

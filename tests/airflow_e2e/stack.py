@@ -94,7 +94,7 @@ class Stack:
         self.port = free_port()
         self._fernet = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
         self.passwords = {
-            name: secrets.token_urlsafe(24) for name in ("catalog", "airflow", "admin", "dana", "recovery")
+            name: secrets.token_urlsafe(24) for name in ("catalog", "airflow", "admin", "dana", "vera", "recovery")
         }
         self.settings: Settings = parse_settings(self._protocol(), source="the stack's configuration")
         self.rest: Rest
@@ -159,7 +159,7 @@ class Stack:
         """Start to make Airflow's schema."""
         (self.airflow / "config" / "airflow_local_settings.py").write_text(LOCAL_SETTINGS)
         (self.airflow / "passwords.json").write_text(
-            json.dumps({name: self.passwords[name] for name in ("admin", "dana")})
+            json.dumps({name: self.passwords[name] for name in ("admin", "dana", "vera")})
         )
         (self.home / "protocol.yaml").write_text(yaml.safe_dump(self._protocol()))
         return self._start("db", "migrate")
@@ -307,7 +307,7 @@ class Stack:
                 "load_examples": False,
                 "fernet_key": self._fernet,
                 "execution_api_server_url": f"{self._url}/execution/",
-                "simple_auth_manager_users": "admin:admin,dana:op",
+                "simple_auth_manager_users": "admin:admin,dana:op,vera:viewer",
                 "simple_auth_manager_passwords_file": self.airflow / "passwords.json",
                 "hostname_callable": "socket.gethostname",
             },

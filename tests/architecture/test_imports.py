@@ -12,7 +12,7 @@ import pytest
 from tests.support.source import ROOT
 
 PLUGINS = ROOT / "plugins"
-VERBS = {"capture", "verify", "wal", "watch", "report", "recover", "drill", "rotate", "copy"}
+VERBS = {"capture", "verify", "wal", "watch", "report", "recover", "drill", "rotate", "copy", "overview"}
 MIDDLE = {"catalog", "store", "stream", "postgres"}
 # package -> what it may import of ours, besides itself
 TABLE: dict[str, set[str]] = {
@@ -29,6 +29,7 @@ TABLE: dict[str, set[str]] = {
     "drill": {"domain", "scratch", "restore", "recover", "verify", *MIDDLE},
     "rotate": {"domain", "restore", *MIDDLE},
     "report": {"domain", "catalog"},
+    "overview": {"domain", "restore", *MIDDLE},
     "assembly": {"domain", *MIDDLE},
     "cli": {"domain", "catalog", "assembly", *VERBS},
 }
@@ -45,6 +46,7 @@ ADAPTER = {
     "report",
     "rotate",
     "copy",
+    "overview",
 }
 PURE = {"os", "subprocess", "time", "logging", "socket", "psycopg", "boto3", "yaml", "random", "secrets"}
 

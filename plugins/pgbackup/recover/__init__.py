@@ -24,7 +24,7 @@ from pgbackup.recover.switch_text import switch_facts, switch_plan_text, switch_
 from pgbackup.recover.switchable import refuse_obstacle, usual_folder
 from pgbackup.recover.switching import SwitchPlan
 from pgbackup.recover.table import RecoveredTable, TablePlan, Way, plan_table, recover_table
-from pgbackup.recover.text import UNTOUCHED, plan_text, report_text, stop_command
+from pgbackup.recover.text import UNTOUCHED, outline_text, plan_text, report_text, stop_command
 
 __all__ = [
     "UNTOUCHED",
@@ -54,6 +54,7 @@ __all__ = [
     "foresee",
     "list_old",
     "only_database",
+    "outline_text",
     "plan",
     "plan_cutover",
     "plan_database",
