@@ -122,7 +122,13 @@ async def runs(cluster: Readable, airflow: Airflow, startable: Startable) -> dic
 @app.post("/api/clusters/{cluster}/plan")
 def show_plan(cluster: Readable, wanted: Wanted) -> dict[str, Any]:
     """Plan a recovery to a moment; nothing is touched."""
-    planned = plan(source.site(), cluster, AtTime(wanted.moment), timeline=None, repository=wanted.repository)
+    site = source.site()
+    if wanted.repository == LOCAL and not site.settings.paths.backups.is_dir():
+        raise UnavailableError(
+            f"Airflow's API server does not see {site.settings.paths.backups}",
+            hint="start the recovery: its run plans it where the backups are, and shows the plan for approval",
+        )
+    planned = plan(site, cluster, AtTime(wanted.moment), timeline=None, repository=wanted.repository)
     return {"text": outline_text(planned), "seconds": planned.seconds}
 
 

@@ -21,7 +21,7 @@ const Facts = ({ summary }) => {
   const late = summary.loss_seconds !== null && summary.loss_seconds > summary.rpo_seconds;
   const slow = summary.predicted_seconds !== null && summary.predicted_seconds > summary.rto_seconds;
   return h(Box, { display: "grid", gap: 2, gridTemplateColumns: "repeat(auto-fit, minmax(11rem, 1fr))", mb: 4 },
-    h(Fact, { alarm: late, label: "Would be lost now (RPO)", note: `objective ${span(summary.rpo_seconds)}`, value: span(summary.loss_seconds) }),
+    h(Fact, { alarm: late, label: "Would be lost now (RPO)", note: `at most; objective ${span(summary.rpo_seconds)}`, value: span(summary.loss_seconds) }),
     h(Fact, { alarm: slow, label: "Recovery would take (RTO)", note: `predicted; objective ${span(summary.rto_seconds)}`, value: span(summary.predicted_seconds) }),
     h(Fact, { alarm: !summary.last_verified, label: "Last verified backup", value: utc(summary.last_verified) }),
     h(Fact, { label: "Can be recovered from", value: utc(summary.earliest) }),

@@ -11,7 +11,9 @@ const Line = ({ one }) =>
   h(Flex, { align: "center", borderBottomWidth: 1, "data-cluster": one.cluster, gap: 3, py: 1, wrap: "wrap" },
     h(Box, { fontWeight: "bold", minW: "8rem" }, h(To, { path: `${PAGE}?cluster=${one.cluster}` }, one.cluster)),
     h(Level, { level: one.level }),
-    h(Text, { fontSize: "sm" }, `would lose ${span(one.loss_seconds)}, back in ${span(one.predicted_seconds)}`),
+    h(Text, { fontSize: "sm" }, one.latest
+      ? `would lose ${span(one.loss_seconds)} at most, back in ${span(one.predicted_seconds)}`
+      : "no moment is known that can be recovered"),
     one.problems.length > 0 && h(Text, { color: "fg.error", fontSize: "sm" }, one.problems.map((problem) => problem.name).join(" · ")));
 
 const Lines = () => {

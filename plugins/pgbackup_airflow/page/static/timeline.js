@@ -132,8 +132,8 @@ export const Timeline = ({ overview, moment, onPick }) => {
     "+": () => zoom(0.5, moment), "-": () => zoom(2, moment), "=": () => zoom(0.5, moment),
     ArrowDown: () => pick(moment - stride), ArrowLeft: () => pick(moment - stride),
     ArrowRight: () => pick(moment + stride), ArrowUp: () => pick(moment + stride),
-    End: () => windows.length && pick(at(windows.at(-1).latest)),
-    Home: () => windows.length && pick(at(windows.at(-1).earliest)),
+    End: () => windows.length && pick(Math.floor(at(windows.at(-1).latest) / 1000) * 1000),
+    Home: () => windows.length && pick(Math.ceil(at(windows.at(-1).earliest) / 1000) * 1000),
     PageDown: () => pick(moment - 20 * stride), PageUp: () => pick(moment + 20 * stride),
   };
   const onKeyDown = (event) => {
@@ -178,7 +178,7 @@ export const Timeline = ({ overview, moment, onPick }) => {
     const bars = (lane.bars ?? []).filter((one) => one.to >= view.from && one.from <= view.to);
     const holes = (lane.holes ?? []).filter((one) => one.to >= view.from && one.from <= view.to);
     return h("g", { key: lane.name },
-      h("text", { dominantBaseline: "middle", fill: color("fg.muted"), fontSize: 12, x: 0, y }, lane.name),
+      h("text", { dominantBaseline: "middle", fill: color("fg.muted"), style: { fontSize: 12 }, x: 0, y }, lane.name),
       h("line", { stroke: color("border"), x1: LABELS, x2: width, y1: y, y2: y }),
       bars.map((one, i) => bar(`b${i}`, Math.max(place(one.from), LABELS), Math.min(place(one.to), width), y, color(one.fill), one.label)),
       holes.map((one, i) => bar(`h${i}`, Math.max(place(one.from), LABELS), Math.min(place(one.to), width), y, "url(#pgbackup-gap)", one.label,
@@ -187,7 +187,7 @@ export const Timeline = ({ overview, moment, onPick }) => {
   });
   const axis = ticksOf(view, plot).map(({ moment: time, text }) => h("g", { key: time },
     h("line", { stroke: color("border"), strokeDasharray: "2 4", x1: place(time), x2: place(time), y1: 0, y2: height - AXIS }),
-    h("text", { fill: color("fg.muted"), fontSize: 11, textAnchor: "middle", x: place(time), y: height - 8 }, text)));
+    h("text", { fill: color("fg.muted"), style: { fontSize: 11 }, textAnchor: "middle", x: place(time), y: height - 8 }, text)));
   const reachable = isReachable(overview, moment);
   const x = place(moment);
   const cursor = moment >= view.from && moment <= view.to && h("g", { "data-cursor": "" },
