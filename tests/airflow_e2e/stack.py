@@ -46,6 +46,8 @@ PROCEDURES = (
     "disaster_recovery",
     "recovery_drill",
 )
+USERS = {"admin": "admin", "dana": "op", "vera": "viewer", "stranger": ""}
+"""Who may log in, and Airflow's role of each; the last one may see nothing."""
 REGIONS = ("eu-central-1", "us-east-1")
 COMPONENTS: dict[str, list[str]] = {
     "api-server": [],
@@ -94,7 +96,8 @@ class Stack:
         self.port = free_port()
         self._fernet = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
         self.passwords = {
-            name: secrets.token_urlsafe(24) for name in ("catalog", "airflow", "admin", "dana", "vera", "recovery")
+            name: secrets.token_urlsafe(24)
+            for name in ("catalog", "airflow", "admin", "dana", "vera", "stranger", "recovery")
         }
         self.settings: Settings = parse_settings(self._protocol(), source="the stack's configuration")
         self.rest: Rest
@@ -158,9 +161,7 @@ class Stack:
     def migrate(self) -> subprocess.Popen[bytes]:
         """Start to make Airflow's schema."""
         (self.airflow / "config" / "airflow_local_settings.py").write_text(LOCAL_SETTINGS)
-        (self.airflow / "passwords.json").write_text(
-            json.dumps({name: self.passwords[name] for name in ("admin", "dana", "vera")})
-        )
+        (self.airflow / "passwords.json").write_text(json.dumps({name: self.passwords[name] for name in USERS}))
         (self.home / "protocol.yaml").write_text(yaml.safe_dump(self._protocol()))
         return self._start("db", "migrate")
 
@@ -307,7 +308,7 @@ class Stack:
                 "load_examples": False,
                 "fernet_key": self._fernet,
                 "execution_api_server_url": f"{self.url}/execution/",
-                "simple_auth_manager_users": "admin:admin,dana:op,vera:viewer",
+                "simple_auth_manager_users": ",".join(f"{name}:{role}" for name, role in USERS.items()),
                 "simple_auth_manager_passwords_file": self.airflow / "passwords.json",
                 "hostname_callable": "socket.gethostname",
             },

@@ -117,6 +117,17 @@ def test_without_a_login_no_route_answers(stack: Stack) -> None:
         assert httpx.post(address, json=body, trust_env=False).status_code == 401, path
 
 
+def test_a_stranger_sees_no_cluster(stack: Stack, people: People) -> None:
+    page = people.looking("stranger")
+    expect(page.get_by_text("There is no cluster that you may see").first).to_be_visible()
+    expect(page.get_by_test_id("cluster").get_by_role("alert").first).to_contain_text("You have no permission")
+    for cluster in (BRANCH, "no_such_cluster"):
+        answer = page.request.get(f"{stack.url}/pgbackup/api/clusters/{cluster}")
+        assert (answer.status, BRANCH in answer.text()) == (403, cluster == BRANCH)
+        plan = f"{stack.url}/pgbackup/api/clusters/{cluster}/plan"
+        assert page.request.post(plan, data={"moment": "2026-01-31T02:00:00Z"}).status == 403
+
+
 def test_names_are_text(stack: Stack, people: People) -> None:
     site = stack.site()
     backup = next(one for one in site.catalog.listed(BRANCH) if one.kind == "base")
@@ -211,11 +222,11 @@ def test_it_fits_a_telephone_in_the_dark(people: People) -> None:
     expect(page.get_by_role("slider")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert page.evaluate("document.documentElement.classList.contains('dark')")
-    box = page.get_by_test_id("timeline").bounding_box()
-    assert box is not None
-    before = page.get_by_role("slider").get_attribute("aria-valuenow")
-    page.touchscreen.tap(box["x"] + box["width"] * 0.6, box["y"] + box["height"] / 2)
-    expect(page.get_by_role("slider")).not_to_have_attribute("aria-valuenow", before or "")
+    slider = page.get_by_role("slider")
+    before = slider.get_attribute("aria-valuenow") or ""
+    box = slider.bounding_box() or {}
+    slider.tap(position={"x": box["width"] * 0.6, "y": box["height"] / 2})
+    expect(slider).not_to_have_attribute("aria-valuenow", before)
 
 
 def test_home_has_a_tile_with_the_worst_first_and_a_removed_cluster_is_gone(stack: Stack, people: People) -> None:

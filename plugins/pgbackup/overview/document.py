@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from pgbackup.domain.drill import Drill
-from pgbackup.domain.model import Captured, Holding, Listed, State, WalCopy, Watched
+from pgbackup.domain.model import Captured, Holding, Kind, Listed, State, WalCopy, Watched
 from pgbackup.domain.prospect import Prospect
 from pgbackup.domain.settings import Contact, Objectives
 
@@ -154,15 +154,12 @@ def _summary(
 ) -> Summary:
     windows = prospect.windows if prospect else ()
     newest = max(windows, key=lambda one: (one.timeline, one.latest), default=None)
-    verified = [one.moment for one in backups if one.state is State.VERIFIED]
     watched_at = max((one.seen_at for one in watched), default=None)
-    problems = tuple(_problems(cluster, now, objectives, watched, watched_at, prospect, bool(verified)))
-    unknown = watched_at is None or prospect is None
-    return Summary(
+    bare = Summary(
         cluster=cluster,
         at=now,
-        level=Level.BAD if problems else Level.UNKNOWN if unknown else Level.GOOD,
-        problems=problems,
+        level=Level.UNKNOWN,
+        problems=(),
         watched_at=watched_at,
         earliest=newest.earliest if newest else None,
         latest=newest.latest if newest else None,
@@ -170,39 +167,34 @@ def _summary(
         rpo_seconds=objectives.rpo.total_seconds(),
         predicted_seconds=prospect.predicted_seconds if prospect else None,
         rto_seconds=objectives.rto.total_seconds(),
-        last_verified=max(verified, default=None),
+        last_verified=max((one.moment for one in backups if one.state is State.VERIFIED), default=None),
     )
+    failed = tuple(Problem(one.name, one.detail, one.hint, one.since) for one in watched if not one.ok)
+    broken = prospect is not None and not windows and any(one.kind is Kind.BASE for one in backups)
+    problems = (*failed, *_problems(bare, prospect.refusal if prospect and broken else ""))
+    known = watched_at is not None and prospect is not None
+    return replace(bare, problems=problems, level=Level.BAD if problems else Level.GOOD if known else Level.UNKNOWN)
 
 
-def _problems(
-    cluster: str,
-    now: datetime,
-    objectives: Objectives,
-    watched: Sequence[Watched],
-    watched_at: datetime | None,
-    prospect: Prospect | None,
-    verified: bool,
-) -> Iterator[Problem]:
-    yield from (Problem(one.name, one.detail, one.hint, one.since) for one in watched if not one.ok)
-    if watched_at is not None and now - watched_at > _SILENT:
-        yield Problem(
-            "the watch is silent",
-            "nobody has looked since: what is shown may have changed",
-            f"is the DAG {cluster}_wal_watch paused, or the scheduler down?",
-            watched_at,
-        )
-    if not verified:
-        yield Problem(
-            "no backup is verified", "", f"run {cluster}_full_backup; its restore test follows by itself", None
-        )
-    seconds, allowed = prospect.predicted_seconds if prospect else None, objectives.rto.total_seconds()
-    if seconds is not None and seconds > allowed:
-        yield Problem(
-            "recovery takes longer than the objective",
-            f"{seconds:.0f} s are predicted, {allowed:.0f} s allowed",
-            "a newer base or block incremental, or a faster repository, shortens it",
-            None,
-        )
+def _problems(seen: Summary, refusal: str) -> Iterator[Problem]:
+    """Yield what is wrong and no finding of the watch can say: it may be old, or missing."""
+    cluster = seen.cluster
+    if seen.watched_at is not None and seen.at - seen.watched_at > _SILENT:
+        hint = f"is the DAG {cluster}_wal_watch paused, or the scheduler down?"
+        yield Problem("the watch is silent", "what is shown may have changed since", hint, seen.watched_at)
+    if seen.last_verified is None:
+        hint = f"run {cluster}_full_backup; its restore test follows by itself"
+        yield Problem("no backup is verified", "", hint, None)
+    if refusal:
+        yield Problem("nothing can be recovered to a moment", refusal, f"run {cluster}_full_backup", None)
+    if seen.loss_seconds is not None and seen.loss_seconds > seen.rpo_seconds:
+        detail = f"the newest moment that is known to be reachable is {seen.loss_seconds:.0f} s ago"
+        hint = f"{seen.rpo_seconds:.0f} s are allowed: look at the receiver, and at {cluster}_wal_watch"
+        yield Problem("more would be lost than the objective allows", detail, hint, seen.latest)
+    if seen.predicted_seconds is not None and seen.predicted_seconds > seen.rto_seconds:
+        detail = f"{seen.predicted_seconds:.0f} s are predicted, {seen.rto_seconds:.0f} s allowed"
+        hint = "a newer base or block incremental shortens it"
+        yield Problem("recovery takes longer than the objective", detail, hint, None)
 
 
 def _repository(name: str, holdings: Iterable[Holding], wal_copies: Iterable[WalCopy]) -> Repository:

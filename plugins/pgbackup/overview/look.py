@@ -14,7 +14,7 @@ from pgbackup.domain.lsn import Lsn
 from pgbackup.domain.model import Kind
 from pgbackup.domain.ports import Site, Store
 from pgbackup.domain.prospect import Covered, Keeping, Missing, Prospect, Reachable
-from pgbackup.domain.rates import learned
+from pgbackup.domain.rates import Rates, learned
 from pgbackup.domain.recovery import plan_recovery
 from pgbackup.domain.survey import Holdings, survey
 from pgbackup.domain.target import Latest
@@ -28,19 +28,24 @@ def look(site: Site, cluster: str) -> Prospect:
     """Look at what can be recovered now; raises what read_holdings raises."""
     now = site.clock()
     holdings = read_holdings(site, site.local, cluster)
+    rates = learned(site.catalog.measurements(cluster, site.local.name))
+    return prospect(holdings, tuple(_holds(site.local, cluster, now)), now, rates)
+
+
+def prospect(holdings: Holdings, holds: tuple[Keeping, ...], now: datetime, rates: Rates | None = None) -> Prospect:
+    """Say what a recovery from these holdings has to expect."""
     coverage = tuple(_covered(holdings))
     try:
-        rates = learned(site.catalog.measurements(cluster, site.local.name))
         seconds, refusal = plan_recovery(holdings, Latest(), rates=rates).seconds, ""
     except RefusedError as error:
         seconds, refusal = None, str(error)
     return Prospect(
-        cluster=cluster,
+        cluster=holdings.cluster,
         seen_at=now,
         windows=tuple(_windows(holdings)),
         coverage=coverage,
         gaps=tuple(_missing(holdings, coverage)),
-        holds=tuple(_holds(site.local, cluster, now)),
+        holds=holds,
         segment_bytes=sum(one.end.position - one.start.position for one in holdings.stretches),
         predicted_seconds=seconds,
         refusal=refusal,

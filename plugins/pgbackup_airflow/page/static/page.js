@@ -60,7 +60,6 @@ const Tabs = () => {
   return own ? null : h("style", null, 'a[href*="/plugin/recovery-of"] { display: none }');
 };
 
-globalThis.Recovery = Page;
+globalThis.Recovery = (props) => (props.dagId ? h(Tab, props) : h(Page));
 globalThis["Recovery tile"] = Tile;
-globalThis["Recovery tab"] = Tab;
 globalThis["Recovery tabs"] = Tabs;
