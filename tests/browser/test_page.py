@@ -209,6 +209,14 @@ def test_every_moment_names_its_zone(people: People) -> None:
     expect(page.get_by_test_id("cluster")).to_contain_text("your browser is at UTC+05:30")
 
 
+def test_a_browser_whose_clock_is_wrong_is_told_whose_counts(people: People, stack: Stack) -> None:
+    page = people.page_of("admin")
+    page.clock.set_system_time(datetime.now(UTC) + timedelta(hours=3))
+    page.goto(f"{stack.url}/plugin/recovery?cluster={BRANCH}")
+    expect(page.get_by_role("region", name="pick a moment")).to_contain_text("differs from Airflow's by 3.0 h")
+    assert float(page.get_by_role("slider").get_attribute("aria-valuemax") or 0) < datetime.now(UTC).timestamp()
+
+
 def test_a_moment_that_cannot_be_reached_is_refused_with_what_can(people: People) -> None:
     page = people.looking("admin")
     page.get_by_label("moment", exact=True).fill("2020-01-01 00:00:00 UTC")

@@ -29,25 +29,26 @@ export const ask = async (path, body) => {
   return answer;
 };
 
-// { data, error }: asked at once, and again every half minute while somebody looks; old data stays beside an error.
+// { data, at, error }: asked at once, and again every half minute while somebody looks; old data stays beside an error.
 export const useAnswer = (path) => {
   const [answer, setAnswer] = useState({});
   const refresh = useCallback(
     () =>
       path &&
       ask(path).then(
-        (data) => setAnswer({ data, path }),
-        (error) => setAnswer((before) => ({ data: before.path === path ? before.data : undefined, error, path })),
+        (data) => setAnswer({ at: Date.now(), data, path }),
+        (error) => setAnswer((before) => ({ ...(before.path === path ? before : {}), error, path })),
       ),
     [path],
   );
   useEffect(() => {
+    const again = () => document.visibilityState === "visible" && refresh();
     refresh();
-    const timer = setInterval(() => document.visibilityState === "visible" && refresh(), REFRESH);
-    document.addEventListener("visibilitychange", refresh);
+    const timer = setInterval(again, REFRESH);
+    document.addEventListener("visibilitychange", again);
     return () => {
       clearInterval(timer);
-      document.removeEventListener("visibilitychange", refresh);
+      document.removeEventListener("visibilitychange", again);
     };
   }, [refresh]);
   return answer.path === path ? { ...answer, refresh } : { refresh };

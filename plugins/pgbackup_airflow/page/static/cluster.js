@@ -96,14 +96,15 @@ const Watched = ({ watched }) => h(Section, { title: "What the watch sees" }, h(
 }));
 
 export const Cluster = ({ cluster }) => {
-  const { data: overview, error, refresh } = useAnswer(`clusters/${cluster}`);
+  const { at, data: overview, error, refresh } = useAnswer(`clusters/${cluster}`);
   const { data: runs, error: unknown, refresh: again } = useAnswer(`clusters/${cluster}/runs`);
   const [picked, setPicked] = useState();
   if (!overview && !error) return h(Loading, { rows: 8 });
   const clock = overview && Date.parse(overview.summary.at);
   const latest = overview?.summary.latest;
   const moment = picked ?? (latest ? Math.floor(Date.parse(latest) / 1000) * 1000 : (clock ?? Date.now()));
-  const picker = { clock: undefined, cluster, mayStart: runs?.may_start ?? [], moment, onPick: setPicked, overview, refresh: () => { refresh(); again(); } };
+  const skew = overview && Math.abs(at - clock) / 1000;
+  const picker = { cluster, mayStart: runs?.may_start ?? [], moment, onPick: setPicked, overview, refresh: () => { refresh(); again(); }, skew };
   return h(Box, { "data-testid": "cluster" },
     h(Flex, { align: "center", gap: 3, mb: 3, wrap: "wrap" }, h(Heading, { size: "lg" }, cluster),
       overview && h(Level, { level: overview.summary.level }),

@@ -65,7 +65,7 @@ const Plan = ({ cluster, mayStart, moment, onClose, refresh, repository }) => {
         h(Button, { colorPalette: "red", disabled: choices.length === 0 || started.busy, loading: started.busy, onClick: start }, "Start the recovery"))))));
 };
 
-export const Picker = ({ clock, cluster, mayStart, moment, onPick, overview, refresh }) => {
+export const Picker = ({ cluster, mayStart, moment, onPick, overview, refresh, skew }) => {
   const [text, setText] = useState(utc(moment));
   const [repository, setRepository] = useState("local");
   const [open, setOpen] = useState(false);
@@ -73,7 +73,6 @@ export const Picker = ({ clock, cluster, mayStart, moment, onPick, overview, ref
   const typed = parseMoment(text);
   const enter = () => (Number.isNaN(typed) ? undefined : onPick(typed));
   const names = overview ? overview.repositories.map((one) => [one.name, one.name]) : [["local", "local"]];
-  const skew = clock && Math.abs(Date.now() - clock) / 1000;
   return h(Box, { as: "section", "aria-label": "pick a moment", mt: 4 },
     h(Heading, { mb: 2, size: "md" }, "Recover to a moment"),
     h(Flex, { align: "end", gap: 3, wrap: "wrap" },
