@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -15,7 +16,7 @@ from playwright.sync_api import Page, expect
 from pgbackup.domain.model import Finding
 from pgbackup.overview import look
 from pgbackup.restore.holds import put_hold
-from tests.airflow_e2e.rest import Run, eventually
+from tests.airflow_e2e.rest import Rest, Run, eventually
 from tests.airflow_e2e.stack import BRANCH, Stack
 from tests.browser.conftest import People
 
@@ -92,6 +93,20 @@ def test_the_second_of_two_people_is_shown_the_run_under_way(stack: Stack, peopl
     assert len(stack.rest.get(f"/dags/{DAG}/dagRuns", state=["queued", "running"])["dag_runs"]) == 1
     notice.get_by_role("link").click()
     second.wait_for_url(first.url)
+
+
+def test_of_many_who_start_at_once_one_does(stack: Stack) -> None:
+    before = stack.rest.get(f"/dags/{DAG}/dagRuns")["total_entries"]
+    latest = stack.site().catalog.prospect(BRANCH).windows[-1].latest  # type: ignore[union-attr]
+
+    def start_as(rest: Rest) -> int:
+        address = f"{stack.url}/pgbackup/api/clusters/{BRANCH}/recoveries"
+        return rest._client.post(address, json={"moment": latest.isoformat()}).status_code
+
+    with ThreadPoolExecutor(max_workers=6) as pool:
+        answers = sorted(pool.map(start_as, [stack.rest, stack.colleague] * 3))
+    assert answers == [201] + [409] * 5
+    assert stack.rest.get(f"/dags/{DAG}/dagRuns")["total_entries"] == before + 1
 
 
 def test_a_viewer_looks_and_starts_nothing(stack: Stack, people: People) -> None:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import product
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.support.history import ZERO, History, histories
 
@@ -78,6 +78,7 @@ def test_what_nobody_has_looked_at_is_not_good(missing: dict[str, object]) -> No
     assert composed(**missing).summary.level is Level.UNKNOWN  # type: ignore[arg-type]
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(histories(), st.integers(0, 1300))
 def test_a_moment_is_shown_as_reachable_exactly_when_a_plan_reaches_it(history: History, second: int) -> None:
     holdings = history.holdings()
@@ -93,6 +94,7 @@ def test_a_moment_is_shown_as_reachable_exactly_when_a_plan_reaches_it(history: 
         assert shown is planned
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(histories())
 def test_what_was_seen_is_read_back_as_it_was_written(history: History) -> None:
     seen = prospect(history.holdings(), (Keeping("b", "o", "r", None),), ZERO)

@@ -7,7 +7,7 @@ from pgbackup.recover.cutover import CutOver, CutoverPlan, cut_over, list_old, p
 from pgbackup.recover.database import DatabasePlan, RecoveredDatabase, plan_database, recover_database
 from pgbackup.recover.latest import proved_lately, verify_latest
 from pgbackup.recover.origin import FromBackup, FromMoment, Origin
-from pgbackup.recover.planning import plan
+from pgbackup.recover.planning import plan, plan_archived
 from pgbackup.recover.put import PutPlan, plan_put, put
 from pgbackup.recover.replacement import plan_replacement, replace_present
 from pgbackup.recover.rows_text import (
@@ -56,6 +56,7 @@ __all__ = [
     "only_database",
     "outline_text",
     "plan",
+    "plan_archived",
     "plan_cutover",
     "plan_database",
     "plan_put",

@@ -22,22 +22,34 @@ def plan(site: Site, cluster: str, target: Target, *, timeline: int | None, repo
     it. Works while the catalog is down, and the server. Raises RefusedError, with what can be recovered, when the
     target cannot be reached.
     """
-    if repository not in site.repositories:
-        raise ConfigurationError(f"no repository {repository!r}", detail=", ".join(site.repositories))
-    holdings = read_holdings(site, site.repositories[repository], cluster)
+    holdings = _read(site, cluster, repository)
     try:
-        rates = learned(site.catalog.measurements(cluster, repository))
-        note = str(rates)
-    except PgBackupError as error:
-        rates, note = Rates(), f"{error.message}: predicted from usual rates"
-    try:
-        planned = plan_recovery(holdings, target, timeline, rates)
+        return _planned(site, holdings, target, timeline)
     except RefusedError:
-        store = site.repositories[repository]
         newer = repository == site.local.name and _may_be_newer(holdings, target, site.clock())
         if not (newer and archive_present(site, cluster)):
             raise
-        planned = plan_recovery(read_holdings(site, store, cluster), target, timeline, rates)
+        return _planned(site, _read(site, cluster, repository), target, timeline)
+
+
+def plan_archived(site: Site, cluster: str, target: Target, *, timeline: int | None, repository: str) -> RecoveryPlan:
+    """Plan as plan() does, from what is archived already: no server is asked for anything."""
+    return _planned(site, _read(site, cluster, repository), target, timeline)
+
+
+def _read(site: Site, cluster: str, repository: str) -> Holdings:
+    if repository not in site.repositories:
+        raise ConfigurationError(f"no repository {repository!r}", detail=", ".join(site.repositories))
+    return read_holdings(site, site.repositories[repository], cluster)
+
+
+def _planned(site: Site, holdings: Holdings, target: Target, timeline: int | None) -> RecoveryPlan:
+    try:
+        rates = learned(site.catalog.measurements(holdings.cluster, holdings.repository))
+        note = str(rates)
+    except PgBackupError as error:
+        rates, note = Rates(), f"{error.message}: predicted from usual rates"
+    planned = plan_recovery(holdings, target, timeline, rates)
     return replace(planned, warnings=(*planned.warnings, note))
 
 

@@ -14,7 +14,7 @@ from pgbackup.domain.errors import ConfigurationError, PgBackupError, RefusedErr
 from pgbackup.domain.settings import LOCAL
 from pgbackup.domain.target import AtTime
 from pgbackup.overview import Level, Overview, overview_json, summary_of
-from pgbackup.recover import outline_text, plan
+from pgbackup.recover import outline_text, plan_archived
 from pgbackup_airflow.page.access import Readable, User, may_start, seen_by
 from pgbackup_airflow.page.host import ACTIVE, Airflow, Host
 from pgbackup_airflow.page.source import Source
@@ -22,6 +22,8 @@ from pgbackup_airflow.page.source import Source
 STATIC = Path(__file__).parent / "static"
 FILES = {path.name: path for path in STATIC.glob("*.js")}
 PROCEDURES = ("recover_point_in_time", "recover_database", "recover_table")
+_TRIES = 20
+"""Runs may have been deleted: then a number that counts them is taken already."""
 _STATUS = {
     ConfigurationError: status.HTTP_422_UNPROCESSABLE_CONTENT,
     RefusedError: status.HTTP_409_CONFLICT,
@@ -121,14 +123,14 @@ async def runs(cluster: Readable, airflow: Airflow, startable: Startable) -> dic
 
 @app.post("/api/clusters/{cluster}/plan")
 def show_plan(cluster: Readable, wanted: Wanted) -> dict[str, Any]:
-    """Plan a recovery to a moment; nothing is touched."""
+    """Plan a recovery to a moment from what is archived; the protected server is asked nothing."""
     site = source.site()
     if wanted.repository == LOCAL and not site.settings.paths.backups.is_dir():
         raise UnavailableError(
             f"Airflow's API server does not see {site.settings.paths.backups}",
             hint="start the recovery: its run plans it where the backups are, and shows the plan for approval",
         )
-    planned = plan(site, cluster, AtTime(wanted.moment), timeline=None, repository=wanted.repository)
+    planned = plan_archived(site, cluster, AtTime(wanted.moment), timeline=None, repository=wanted.repository)
     return {"text": outline_text(planned), "seconds": planned.seconds}
 
 
@@ -142,13 +144,12 @@ async def start(cluster: Readable, user: User, airflow: Airflow, startable: Star
     # the number taken.
     number = (await airflow.runs(dag_id))["total_entries"] + 1
     note = f"asked for on the Recovery page by {user.get_name()}"
-    while True:
+    for run_id in (f"page__{one}" for one in range(number, number + _TRIES)):
         if other := await _under_way(airflow, dag_id):
             raise HTTPException(status.HTTP_409_CONFLICT, {"message": "a recovery is under way", "run": other})
-        run_id = f"page__{number}"
         if await airflow.start(dag_id, run_id, asked.conf(), note):
             return {"dag_id": dag_id, "run_id": run_id}
-        number += 1
+    raise HTTPException(status.HTTP_409_CONFLICT, f"no run id of {dag_id} is free")
 
 
 def _cluster_of(dag: dict[str, Any]) -> str | None:

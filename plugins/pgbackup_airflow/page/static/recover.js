@@ -27,7 +27,7 @@ const Field = ({ label, onChange, options, value }) => {
       : h(Input, { size: "sm", ...given }));
 };
 
-// The plan, and what is started. A refusal of the plan does not forbid the run: it closes the server's WAL first.
+// The plan, and what is started. A refusal of the plan forbids no run: that one asks the server for its newest WAL.
 const Plan = ({ cluster, mayStart, moment, onClose, refresh, repository }) => {
   const navigate = useNavigate();
   const [plan, setPlan] = useState({});
@@ -53,6 +53,7 @@ const Plan = ({ cluster, mayStart, moment, onClose, refresh, repository }) => {
       h(Dialog.Body, null,
         !plan.data && !plan.error && h(Loading),
         plan.error && h(Failure, { cluster, error: plan.error }),
+        plan.error?.kind === "refused" && h(Text, { mb: 3 }, "If it lies behind what is archived yet: the run asks the server for its newest WAL, then it decides."),
         plan.data && h(Markdown, { text: plan.data.text }),
         choices.length > 0 && h(Field, { label: "What to recover", onChange: set("procedure"), options: choices, value: form.procedure }),
         form.procedure !== "recover_point_in_time" && h(Field, { label: "Database (empty: the only one)", onChange: set("database"), value: form.database }),
