@@ -2,7 +2,7 @@
 import { Badge, Box, color, Flex, h, Heading, Stack, Table, Text, useState } from "./host.js";
 import { useAnswer } from "./api.js";
 import { browserZone, size, span, utc } from "./format.js";
-import { Fact, Failure, Level, Loading, Notice, To } from "./parts.js";
+import { Fact, Failure, Level, Loading, Notice, runPath, To } from "./parts.js";
 import { Picker, UnderWay } from "./recover.js";
 import { Timeline } from "./timeline.js";
 
@@ -68,9 +68,9 @@ const Storage = ({ captured, prospect, repositories }) => {
 };
 
 const Runs = ({ dags }) => h(Section, { title: "Next runs" }, h(Rows, {
-  empty: "none is scheduled", header: ["DAG", "next run"],
+  empty: "there is no DAG that you may see", header: ["DAG", "past runs", "next run"],
   rows: dags.map((dag) => [h(To, { path: `/dags/${encodeURIComponent(dag.dag_id)}` }, dag.dag_id),
-    dag.paused ? h(Badge, { colorPalette: "orange" }, "paused") : dag.next ? utc(dag.next) : "by hand"]),
+    h(To, { path: `/dags/${encodeURIComponent(dag.dag_id)}/runs` }, "runs"), dag.paused ? h(Badge, { colorPalette: "orange" }, "paused") : dag.next ? utc(dag.next) : "by hand"]),
 }));
 
 const Drills = ({ drills }) => h(Section, { title: "Recovery drills" }, h(Rows, {
@@ -90,10 +90,20 @@ const Backups = ({ backups }) => h(Section, { title: "Newest backups" }, h(Rows,
     Object.entries(one.copies).map(([name, state]) => `${name}: ${state}`).join(", ")]),
 }));
 
+// Who did it: a run of a DAG, with its page, or somebody at a shell.
+const Owner = ({ owner }) => {
+  const [, dagId, runId] = /^([^/]+)\/(.+)$/u.exec(owner) ?? [];
+  return dagId ? h(To, { path: runPath(dagId, runId) }, "run") : owner;
+};
+
 const Watched = ({ watched }) => h(Section, { title: "What the watch sees" }, h(Rows, {
-  empty: "nobody has watched yet: the wal_watch DAG does", header: ["", "holds", "detail", "since"],
-  rows: watched.map((one) => [one.name, one.ok ? "yes" : h(Badge, { colorPalette: "red" }, "no"), one.detail, utc(one.since)]),
+  empty: "nobody has watched yet: the wal_watch DAG does", header: ["", "holds", "detail", "since", "seen by"],
+  rows: watched.map((one) => [one.name, one.ok ? "yes" : h(Badge, { colorPalette: "red" }, "no"), one.detail, utc(one.since),
+    h(Owner, one)]),
 }));
+
+const Contacts = ({ contacts }) => contacts.length > 0 && h(Section, { title: "Who to call" },
+  h(Rows, { header: ["role", "name", "at"], rows: contacts.map((one) => [one.role, one.name, one.reach]) }));
 
 export const Cluster = ({ cluster }) => {
   const { at, data: overview, error, refresh } = useAnswer(`clusters/${cluster}`);
@@ -118,5 +128,5 @@ export const Cluster = ({ cluster }) => {
     overview && h(Timeline, { moment, onPick: setPicked, overview }),
     error?.kind !== "login" && error?.kind !== "permission" && h(Picker, picker),
     overview && h(Stack, { gap: 0 }, h(Copies, overview), h(Storage, overview), runs && h(Runs, runs), h(Holds, overview),
-      h(Drills, overview), h(Backups, overview), h(Watched, overview)));
+      h(Drills, overview), h(Backups, overview), h(Watched, overview), h(Contacts, overview)));
 };
