@@ -51,9 +51,12 @@ class Stage:
     catalog: ConnectionParameters
 
     def configure(self, **cluster: Any) -> Path:
-        """Write a protocol.yaml whose cluster section is given; ``encrypted`` chooses GPG, ``backups`` the folder."""
+        """Write a protocol.yaml whose cluster section is given; ``encrypted`` chooses GPG, ``backups`` the folder,
+        ``repositories`` what there is besides.
+        """
         encrypted = cluster.pop("encrypted")
         backups = cluster.pop("backups", "backups")
+        repositories = cluster.pop("repositories", {})
         services = {"source": self.source, "catalog": self.catalog}
         text = "\n".join(
             f"[{name}]\n" + "".join(f"{key}={value}\n" for key, value in parameters.keywords.items())
@@ -69,6 +72,7 @@ class Stage:
                 "postgres_bin": str(ANY_BIN),
                 "service_file": str(self.folder / "pg_service.conf"),
             },
+            "repositories": repositories,
             "catalog": {"service": "catalog"},
             "encryption": {
                 "enabled": encrypted,

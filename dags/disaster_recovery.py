@@ -28,13 +28,13 @@ from airflow.sdk import Param
 
 from pgbackup_airflow.protocol import protocol_dag, settings
 from pgbackup_airflow.recovery.disaster import (
-    BEST,
     CUTOVER,
     ApproveDisasterOperator,
     DisasterOperator,
     PlanSwitchOperator,
     phase_group,
 )
+from pgbackup_airflow.recovery.forms import repository_param
 from pgbackup_airflow.recovery.incident import DisasterMail, phase_deadlines
 
 WHAT, TARGET, WHERE = "What happened", "What to recover to", "Where to put it"
@@ -77,14 +77,7 @@ PARAMS = {
         description="Everything that was committed up to this moment comes back.",
         section=TARGET,
     ),
-    "repository": Param(
-        BEST,
-        type="string",
-        enum=[BEST, "local", *configured.repositories],
-        values_display={BEST: "the one that reaches farthest, then the quickest"},
-        title="Repository",
-        section=TARGET,
-    ),
+    "repository": repository_param(configured, TARGET),
     "folder": Param(
         None,
         type=["null", "string"],

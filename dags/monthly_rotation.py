@@ -10,8 +10,10 @@ missed is made up for by the next. Only verified backups count, and ages are cou
 new backups fail, nothing is deleted. What is held (`pgbackup hold add`), or used by a recovery, stays.
 
 **Red?** Nothing that a rule keeps was touched. The red task's log says what could not be deleted and why; the next
-run tries again. *The catalog does not know what a repository holds*: `pgbackup catalog rebuild --from` it. `delete`
-waits while a backup of `<cluster>` runs.
+run tries again. *The catalog does not know what a repository holds*: `pgbackup catalog rebuild --from` it. *A
+repository does not show backups that the catalog has there*: nothing is deleted while it loses any; `pgbackup verify`
+says which are lost. *Damaged*, *left alone*: that backup stays, and counts for nothing: verify it, or another copy.
+`delete` waits while a backup of `<cluster>` runs.
 """
 
 from pgbackup_airflow.protocol import protocol_dag, settings

@@ -9,13 +9,18 @@ missed is made up for by the next. Only verified backups count, and ages are cou
 new backups fail, nothing is deleted. What is held (`pgbackup hold add`), or used by a recovery, stays.
 
 **Red?** Nothing that a rule keeps was touched. The red task's log says what could not be deleted and why; the next
-run tries again. *The catalog does not know what a repository holds*: `pgbackup catalog rebuild --from` it. `delete`
-waits while a backup of `<cluster>` runs.
+run tries again. *The catalog does not know what a repository holds*: `pgbackup catalog rebuild --from` it. *A
+repository does not show backups that the catalog has there*: nothing is deleted while it loses any; `pgbackup verify`
+says which are lost. *Damaged*, *left alone*: that backup stays, and counts for nothing: verify it, or another copy.
+`delete` waits while a backup of `<cluster>` runs. *check_keys*, beside all that, opens the oldest backup of each kind
+and the oldest WAL of each repository with today's private keys: what does not open is lost unless its key is found.
 """
 
+from pgbackup_airflow.keys import CheckKeysOperator
 from pgbackup_airflow.protocol import protocol_dag, settings
 from pgbackup_airflow.rotation import RotationMail, rotate_repositories
 
 for name in settings().clusters:
     with protocol_dag("weekly_rotation", name, schedule="0 4 * * 0", due=None, doc=__doc__, notifier=RotationMail):
         rotate_repositories(name)
+        CheckKeysOperator(task_id="check_keys", cluster=name)

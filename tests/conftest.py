@@ -7,13 +7,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from pgbackup.domain.ports import Site
+from tests.support.faulty import FaultyWay
 from tests.support.keys import KeyPair, make_key
 from tests.support.s3 import Region
 from tests.support.site import make_site
 from tests.support.source import LIBRARY, Source
+
+# The same examples on every machine, however slow it is: a red run means the change, not the dice or the neighbours.
+hypothesis.settings.register_profile(
+    "same", derandomize=True, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("same")
 
 _numbers = itertools.count()
 
@@ -82,6 +90,16 @@ def region() -> Iterator[Region]:
         yield own
     finally:
         own.remove()
+
+
+@pytest.fixture
+def way(region: Region) -> Iterator[FaultyWay]:
+    """A way to that server on which things go wrong."""
+    own = FaultyWay(region.port + 3)
+    try:
+        yield own
+    finally:
+        own.close()
 
 
 @pytest.fixture

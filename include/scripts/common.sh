@@ -287,20 +287,27 @@ open_key() {
         gpg $open_options "$@" --import "$open_private" >/dev/null 2>"$work/gpg.err" ||
             fail_from "$ENVIRONMENT" "cannot import the private key $open_private" "$work/gpg.err" "is the passphrase right? see --passphrase-file"
     fi
-    open_found=
+    : >"$work/keys"
     for open_file in "$open_directory"/key.*.gpg; do
         open_name=${open_file##*/}
         is_key "$open_name" || continue
-        open_found=$open_name
+        open_number=${open_name#key.}
+        printf '%s %s\n' "${open_number%.gpg}" "$open_name" >>"$work/keys"
+    done
+    sort -rn "$work/keys" >"$work/keys.sorted" || fail "$ENVIRONMENT" "sort failed"
+    [ -s "$work/keys.sorted" ] || fail "$NO" "the backup is encrypted but holds no key file" "$open_directory" "use another copy of this backup"
+    while read -r open_number open_name <&4; do
+        printf '%s\n' "$open_name:" >>"$work/key.err"
         # shellcheck disable=SC2086
-        if gpg $open_options "$@" --output "$work/passphrase" --decrypt "$open_file" 2>>"$work/key.err"; then
+        gpg $open_options "$@" --output "$work/passphrase" --decrypt "$open_directory/$open_name" 2>>"$work/key.err" || continue
+        # SHA256SUMS lists the first key file; a later one was added by whoever could: it has to prove itself.
+        if listed "$open_name" || attend gpg_symmetric --output /dev/null --decrypt "$open_directory/globals.sql.gpg" 2>>"$work/key.err"; then
             [ -s "$work/passphrase" ] || fail "$NO" "$open_name holds no passphrase" "$open_directory" "use another copy of this backup"
             return 0
         fi
-    done
-    [ -n "$open_found" ] || fail "$NO" "the backup is encrypted but holds no key file" "$open_directory" "use another copy of this backup"
+    done 4<"$work/keys.sorted"
     if grep -q -i -e 'invalid packet' -e 'no valid OpenPGP' -e 'CRC error' -e 'manipulated' "$work/key.err"; then
-        fail_from "$NO" "$open_found is damaged" "$work/key.err" "use another copy of this backup"
+        fail_from "$NO" "no key file opens, and one is damaged" "$work/key.err" "use another copy of this backup"
     fi
     fail_from "$ENVIRONMENT" "no private key here opens this backup" "$work/key.err" \
         "give one of the recipients' private keys: --key FILE --passphrase-file FILE"

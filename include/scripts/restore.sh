@@ -147,9 +147,6 @@ choose_files() {
         [ -n "$roles" ] || fail "$NO" "the backup holds no globals.sql" "$directory" "is it a full backup?"
         printf '%s\n' "$roles" >>"$work/needed"
     fi
-    while IFS= read -r name; do
-        if is_key "$name"; then printf '%s\n' "$name" >>"$work/needed"; fi
-    done <"$work/names"
     awk 'NR == FNR { needed[$0]; next } substr($0, 67) in needed' "$work/needed" "$work/sums" >"$work/needed.sums" ||
         fail "$ENVIRONMENT" "awk failed"
     check_sums "$directory" "$work/needed.sums"

@@ -21,7 +21,7 @@ from pgbackup.domain.model import ConnectionParameters
 from pgbackup.domain.ports import Keyring, Runner, Site, Store
 from pgbackup.domain.settings import LOCAL, S3, Connection, Settings, parse_settings
 from pgbackup.postgres.connection import connect
-from pgbackup.store import LocalStore, S3Store, profile_client
+from pgbackup.store import FsspecStore, LocalStore, S3Store, filesystem, profile_client
 from pgbackup.stream import GpgKeyring, PlainKeyring, Processes
 
 Resolve = Callable[[Connection], ConnectionParameters]
@@ -42,17 +42,24 @@ def load_settings(path: Path | None = None) -> Settings:
     """Read protocol.yaml: the given one, else the one that PGBACKUP_CONFIG names; raises ConfigurationError."""
     named = path or config_path()
     try:
-        document = yaml.safe_load(named.read_text(encoding="utf-8"))
+        document = yaml.safe_load(read_configuration(path).decode())
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigurationError(f"{named} is not YAML", detail=str(error)) from None
+    return parse_settings(document, source=str(named))
+
+
+def read_configuration(path: Path | None = None) -> bytes:
+    """Return the text of protocol.yaml; see load_settings."""
+    named = path or config_path()
+    try:
+        return named.read_bytes()
     except FileNotFoundError:
         raise ConfigurationError(
             f"there is no configuration at {named}",
             hint="start from include/config/protocol.yaml; PGBACKUP_CONFIG or --config names the file",
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise ConfigurationError(f"cannot read {named}", detail=str(error)) from None
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"{named} is not YAML", detail=str(error)) from None
-    return parse_settings(document, source=str(named))
 
 
 def service_parameters(connection: Connection) -> ConnectionParameters:
@@ -105,6 +112,8 @@ def _repositories(settings: Settings, bucket: Bucket) -> dict[str, Store]:
             found[name] = LocalStore(other.folder, name=name)
         elif other.s3 is not None:
             found[name] = S3Store(other.s3, partial(bucket, other.s3), name=name, clock=lambda: datetime.now(UTC))
+        elif other.url is not None:
+            found[name] = FsspecStore(partial(filesystem, other.url), name=name)
     return found
 
 

@@ -63,6 +63,8 @@ class Dag:
     """Seconds that a run may take."""
     run_types: list[str] | None
     """Who may start a run; None: everybody."""
+    next_runs: list[str]
+    """When the scheduler would start the first runs after the beginning of 2026."""
     tasks: list[Task] = field(default_factory=list)
 
 
@@ -86,13 +88,17 @@ def read_bag() -> Bag:
     from airflow.serialization.serialized_objects import DagSerialization
 
     found = DagBag()
-    for dag in found.dags.values():
-        DagSerialization.to_dict(dag)
+    timetables = {
+        name: DagSerialization.from_dict(DagSerialization.to_dict(dag)).timetable for name, dag in found.dags.items()
+    }
     dags = sorted(found.dags.values(), key=lambda dag: str(dag.dag_id))
-    return Bag([_dag(dag) for dag in dags], {Path(name).name: text for name, text in found.import_errors.items()})
+    return Bag(
+        [_dag(dag, timetables[dag.dag_id]) for dag in dags],
+        {Path(name).name: text for name, text in found.import_errors.items()},
+    )
 
 
-def _dag(dag: Any) -> Dag:
+def _dag(dag: Any, timetable: Any) -> Dag:
     return Dag(
         id=dag.dag_id,
         schedule=getattr(dag.schedule, "expression", dag.schedule),
@@ -110,8 +116,27 @@ def _dag(dag: Any) -> Dag:
         params=sorted(dag.params),
         run_limit=dag.dagrun_timeout and dag.dagrun_timeout.total_seconds(),
         run_types=None if dag.allowed_run_types is None else sorted(kind.value for kind in dag.allowed_run_types),
+        next_runs=_next_runs(timetable),
         tasks=[_task(task) for task in dag.tasks],
     )
+
+
+def _next_runs(timetable: Any) -> list[str]:
+    import pendulum
+    from airflow.timetables.base import DataInterval, TimeRestriction
+
+    found: list[str] = []
+    last = DataInterval.exact(pendulum.datetime(2026, 1, 1))
+    while len(found) < 5:
+        after = timetable.next_dagrun_info(
+            last_automated_data_interval=last,
+            restriction=TimeRestriction(earliest=None, latest=None, catchup=True),
+        )
+        if after is None:
+            break
+        found.append(f"{after.run_after:%Y-%m-%d %a %H:%M}")
+        last = after.data_interval
+    return found
 
 
 def _task(task: Any) -> Task:

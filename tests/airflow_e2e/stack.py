@@ -45,6 +45,10 @@ PROCEDURES = (
     "recover_table",
     "disaster_recovery",
     "recovery_drill",
+    "quarterly_audit",
+    "daily_expiry",
+    "weekly_rotation",
+    "monthly_rotation",
 )
 USERS = {"admin": "admin", "dana": "op", "vera": "viewer", "stranger": ""}
 """Who may log in, and Airflow's role of each; the last one may see nothing."""

@@ -35,6 +35,7 @@ DOCUMENT: dict[str, Any] = {
             "wal": {"watch": "*/2 * * * *"},
             "drill": {"schedule": "0 9 * * 6", "due": "30 min"},
             "copies": {"schedule": "*/3 * * * *"},
+            "audit": {"schedule": "0 9 * * 1"},
         },
     },
 }
@@ -49,6 +50,8 @@ SCHEDULES: dict[str, str | None] = {
     "library_wal_watch": "*/2 * * * *",
     "streamflix_recovery_drill": "0 6 1 1,4,7,10 *",
     "library_recovery_drill": "0 9 * * 6",
+    "streamflix_quarterly_audit": "0 8 * 1,4,7,10 MON#1",
+    "library_quarterly_audit": "0 9 * * 1",
     **{
         f"{cluster}_{name}": schedule
         for cluster in ("streamflix", "library")
@@ -102,6 +105,7 @@ NOTIFIERS = {
     "DisasterMail",
     "DrillMail",
     "RotationMail",
+    "AuditMail",
     "LeftToTheWatch",
 }
 ALWAYS_RUN = {"all_done", "all_done_min_one_success", "all_done_setup_success", "always", "one_done", "none_failed"}
@@ -226,6 +230,17 @@ def test_a_drill_that_takes_too_long_raises_an_alert_and_any_scenario_can_be_ask
         "streamflix_recovery_drill": ([14400.0], ["scenarios"]),
         "library_recovery_drill": ([1800.0], ["scenarios"]),
     }
+
+
+def test_the_audit_runs_on_the_first_monday_of_each_quarter(bag: Bag) -> None:
+    (dag,) = [dag for dag in bag.dags if dag.id == "streamflix_quarterly_audit"]
+    days = ["2026-01-05", "2026-04-06", "2026-07-06", "2026-10-05", "2027-01-04"]
+    assert dag.next_runs == [f"{day} Mon 08:00" for day in days]
+
+
+def test_todays_keys_are_tried_every_week(bag: Bag) -> None:
+    rotations = [dag for dag in bag.dags if dag.id.endswith("_weekly_rotation")]
+    assert all("check_keys" in {task.id for task in dag.tasks} for dag in rotations)
 
 
 def test_a_watch_that_hangs_does_not_keep_the_next_one_from_looking(bag: Bag) -> None:

@@ -13,7 +13,7 @@ from pgbackup.capture import capture_base
 from pgbackup.copy import copy_backup
 from tests.airflow_e2e.conftest import Branch
 from tests.airflow_e2e.rest import Run, eventually
-from tests.airflow_e2e.stack import BRANCH, Stack
+from tests.airflow_e2e.stack import BRANCH, REGIONS, Stack
 from tests.support.archiving import archiving
 from tests.support.source import free_port
 
@@ -24,10 +24,10 @@ DAG = f"{BRANCH}_disaster_recovery"
 
 @pytest.fixture(scope="module")
 def base(stack: Stack, branch: Branch) -> str:
-    """A base of the branch that only the mounted repository holds."""
+    """A base of the branch that only one region holds."""
     site = stack.site()
     backup_id = capture_base(site, BRANCH).id
-    copy_backup(site, backup_id, "eu")
+    copy_backup(site, backup_id, REGIONS[0])
     shutil.rmtree(stack.backups / "base" / backup_id)
     site.catalog.expire(backup_id, repository="local")
     return backup_id
@@ -53,7 +53,7 @@ def test_a_form_that_contradicts_itself_declares_nothing(stack: Stack, base: str
 def test_what_was_rejected_touches_nothing_and_the_report_says_so(stack: Stack, branch: Branch, base: str) -> None:
     run = stack.rest.trigger(DAG, {"what": "a false alarm", "port": free_port()})
     question = run.wait_for_question()
-    for word in (base, "from eu", "a false alarm", "repository local", "predicted"):
+    for word in (base, f"from {REGIONS[0]}", "a false alarm", "repository local", "predicted"):
         assert word in question["body"]
     which = f"(SELECT id FROM dag_run WHERE dag_id = '{DAG}' AND run_id = '{run.run_id}')"
     stack.ops.execute(f"UPDATE deadline SET deadline_time = now() WHERE dagrun_id = {which}", "airflow")
@@ -73,7 +73,7 @@ def test_what_was_rejected_touches_nothing_and_the_report_says_so(stack: Stack, 
     assert branch.books() == 4000
 
 
-def test_a_lost_server_comes_back_from_a_mounted_copy(stack: Stack, branch: Branch, base: str) -> None:
+def test_a_lost_server_comes_back_from_a_region(stack: Stack, branch: Branch, base: str) -> None:
     source, port = branch.source, free_port()
     source.stop(signal.SIGQUIT)
     shutil.rmtree(source.data)

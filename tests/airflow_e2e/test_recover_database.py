@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from pgbackup.copy import copy_backup
 from tests.airflow_e2e.conftest import Backups
 from tests.airflow_e2e.rest import Run
-from tests.airflow_e2e.stack import Stack
+from tests.airflow_e2e.stack import REGIONS, Stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]  # the first test waits for Airflow
 
@@ -55,7 +56,7 @@ def test_what_cannot_be_is_refused_before_anybody_is_asked(stack: Stack, backups
 
 
 def test_a_choice_that_vanished_is_refused(stack: Stack, backups: Backups) -> None:
-    run = stack.rest.trigger(DAG)
+    run = stack.rest.trigger(DAG, {"repository": "local"})
     question = run.wait_for_question("choose")
     assert [option.split()[0] for option in question["options"]] == [backups.going, backups.verified]
     assert all("(verified, " in option for option in question["options"])
@@ -86,9 +87,12 @@ def test_silence_chooses_nothing(stack: Stack, backups: Backups) -> None:
 
 
 def test_without_a_wish_for_it_nothing_is_replaced(stack: Stack, backups: Backups) -> None:
-    before = databases(stack)
-    run = stack.rest.trigger(DAG, {"backup": backups.verified, "name": "look"})
-    assert "look" in run.wait_for_question()["body"]
+    before, far = databases(stack), REGIONS[0]
+    copy_backup(stack.site(), backups.verified, far)
+    run = stack.rest.trigger(DAG, {"backup": backups.verified, "name": "look", "repository": far})
+    body = run.wait_for_question()["body"]
+    assert "look" in body
+    assert f"verified, in {far}" in body, "it was proved before it was copied"
     assert databases(stack) == before
     run.answer(stack.colleague, "Approve", "library")
     assert run.wait() == "success", run.logs()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.airflow_e2e.conftest import Backups, Night
-from tests.airflow_e2e.stack import Stack
+from tests.airflow_e2e.stack import REGIONS, Stack
 from tests.airflow_e2e.test_recover_database import refused
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]  # the first test waits for Airflow
@@ -108,9 +108,9 @@ def test_a_table_at_a_moment_is_brought_beside(stack: Stack, night: Night) -> No
     backup = stack.site().catalog.backup(base)
     assert backup is not None
     assert backup.backup_time is not None
-    conf = {"table": "public.Title", "moment": backup.backup_time.isoformat()}
+    conf = {"table": "public.Title", "moment": backup.backup_time.isoformat(), "repository": REGIONS[1]}
     run = stack.rest.trigger("streamflix_recover_table", conf)
-    assert base in run.wait_for_question()["body"]
+    assert f"{base}, from {REGIONS[1]}" in run.wait_for_question()["body"]
     run.answer(stack.colleague, "Approve", "streamflix")
     assert run.wait() == "success", run.logs()
     assert {task["state"] for task in run.tasks().values()} == {"success"}

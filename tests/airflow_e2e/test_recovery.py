@@ -16,7 +16,7 @@ from pgbackup.capture import capture_base
 from tests.airflow_e2e.conftest import Branch, Night
 from tests.airflow_e2e.processes import Process, end, living
 from tests.airflow_e2e.rest import Run, eventually
-from tests.airflow_e2e.stack import BRANCH, Stack
+from tests.airflow_e2e.stack import BRANCH, REGIONS, Stack
 from tests.support.archiving import archiving
 from tests.support.source import free_port
 
@@ -120,11 +120,11 @@ def test_an_approved_plan_is_carried_out_and_told(stack: Stack, night: Night) ->
     assert backup is not None
     assert backup.backup_time is not None
     port, nights = free_port(), backup_runs(stack, "streamflix")
-    run = ask(stack, target="time", time=backup.backup_time.isoformat(), port=port)
+    run = ask(stack, target="time", time=backup.backup_time.isoformat(), port=port, repository=REGIONS[0])
     question = run.wait_for_question()
     asked = stack.wait_for_mail(run, "recover point in time", "waits for an APPROVAL")
     for text in (question["body"], asked):
-        for word in (base, "predicted", "total", "will be lost", f"127.0.0.1:{port}"):
+        for word in (f"{base}, from {REGIONS[0]}", "predicted", "total", "will be lost", f"127.0.0.1:{port}"):
             assert word in text
     assert recovered(stack) == []
 

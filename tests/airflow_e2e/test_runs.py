@@ -10,7 +10,8 @@ import pytest
 
 from pgbackup.domain import findings
 from pgbackup.domain.ids import SUMS
-from pgbackup.domain.model import Backup, Kind, State, Verdict
+from pgbackup.domain.model import Backup, CopyState, Kind, State, Verdict
+from pgbackup.sheet import read_sheet
 from pgbackup.watch import names
 from tests.airflow_e2e.backups import damage, take
 from tests.airflow_e2e.conftest import Night
@@ -84,27 +85,6 @@ def test_an_incremental_run_adds_a_link_that_is_proved_with_its_chain(stack: Sta
     assert f"not due: proved {known.seen_at:%Y-%m-%d %H:%M} UTC by {run.owner}" in again.logs()
     assert proved_link(stack, again).parent == backup.id
     assert scratch(stack) == []
-
-
-def test_a_region_that_is_down_delays_no_other_and_is_caught_up(stack: Stack, night: Night) -> None:
-    up, down = REGIONS
-    stack.ways[down].refusing = True
-    try:
-        run = stack.rest.finish("library_full_backup")
-    finally:
-        stack.ways[down].heal()
-    assert run.state == "failed"
-    tasks = run.tasks()
-    assert [tasks[task]["state"] for task in ("backup", "copy[0]", "copy[1]")] == ["success", "success", "failed"]
-    catalog = stack.site().catalog
-    (backup,) = catalog.backups_of(run.owner)
-    assert {copy.repository for copy in backup.copies} == {"local", up}
-    again = stack.rest.finish("library_full_backup")
-    assert again.state == "success", again.logs()
-    held = {copy.repository for copy in catalog.copies(backup.id)}
-    assert held == {"local", *REGIONS}
-    for backup_id in night.verifications:
-        assert {copy.repository for copy in catalog.copies(backup_id)} == {"local", *REGIONS}
 
 
 def test_everybody_hears_of_the_night(stack: Stack, night: Night) -> None:
@@ -299,6 +279,65 @@ def test_a_silent_catalog_is_told_and_hides_nothing(stack: Stack) -> None:
     assert run.state == "failed"
     assert names.RECEIVER in run.logs()
     assert "the run's log says what else fails" in text
+
+
+# --- the regions ---
+
+
+def damage_far(stack: Stack, repository: str, backup_id: str) -> None:
+    """Put other bytes under the key of a dump in a region."""
+    store, key = stack.site().repositories[repository], f"full/{backup_id}/library.dump.gpg"
+    content = store.read(key)
+    store.delete(key)
+    with store.create(key) as sink:
+        sink.write(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+def test_a_region_that_is_down_delays_nothing_and_each_copy_is_proved(stack: Stack, night: Night) -> None:
+    """The others have the copy, its proof runs, people hear of what is behind; the next run brings what is missing, and
+    what a verification found damaged.
+    """
+    site = stack.site()
+    others, (up, down) = tuple(stack.settings.repositories), REGIONS
+    stack.ways[down].refusing = True
+    try:
+        run = stack.rest.finish("library_full_backup")
+        (backup,) = site.catalog.backups_of(run.owner)
+        proof = Run(stack.rest, "library_verify_backup", f"verify__{backup.id}__local__1")
+        assert proof.wait() == "success", proof.logs()
+    finally:
+        stack.ways[down].heal()
+    tasks = run.tasks()
+    copied = {name: tasks[f"copy[{number}]"]["state"] for number, name in enumerate(sorted(others))}
+    assert copied == {name: "failed" if name == down else "success" for name in others}
+    assert (run.state, tasks["backup"]["state"], tasks["sheet"]["state"]) == ("failed", "success", "failed")
+    assert state_of(stack, backup.id) is State.VERIFIED
+    assert {copy.repository for copy in site.catalog.copies(backup.id)} == {"local", *others} - {down}
+
+    late = f"UPDATE backup_log SET finished_at = finished_at - interval '1 day' WHERE id = '{backup.id}'"
+    stack.ops.execute(late, "catalog")
+    watch(stack)
+    assert backup.id in wait_for_watch_mail(stack, "FAILED", names.backups_in(down))
+    damage_far(stack, up, backup.id)
+    judged = stack.rest.finish("library_verify_backup", {"backup_id": backup.id, "repository": up})
+    assert judged.state == "failed"
+    assert {copy.repository: copy.state for copy in site.catalog.copies(backup.id)}[up] is CopyState.DAMAGED
+    assert state_of(stack, backup.id) is State.VERIFIED
+
+    again = stack.rest.finish("library_full_backup")
+    assert again.state == "success", again.logs()
+    held = {copy.repository: copy.state for copy in site.catalog.copies(backup.id)}
+    assert held == {"local": CopyState.VERIFIED, **dict.fromkeys(others, CopyState.STORED)}
+    watch(stack)
+    wait_for_watch_mail(stack, "holds again", names.backups_in(down))
+    assert {read_sheet(site, store).splitlines()[0] for store in site.repositories.values()} == {"# Recovery sheet"}
+    for backup_id in night.verifications:
+        assert {copy.repository for copy in site.catalog.copies(backup_id)} == {"local", *others}
+
+    morning = stack.rest.finish("library_verify_backup")
+    assert morning.state == "success", morning.logs()
+    proved = {one.repository for one in site.catalog.verifications_of(morning.owner) if one.verdict == "verified"}
+    assert proved == {"local", *others}, "one copy of each"
 
 
 # --- ended from outside ---

@@ -12,7 +12,22 @@ import pytest
 from tests.support.source import ROOT
 
 PLUGINS = ROOT / "plugins"
-VERBS = {"capture", "verify", "wal", "watch", "report", "recover", "drill", "rotate", "copy", "overview"}
+VERBS = {
+    "capture",
+    "verify",
+    "wal",
+    "watch",
+    "report",
+    "recover",
+    "drill",
+    "rotate",
+    "copy",
+    "adopt",
+    "sheet",
+    "keys",
+    "audit",
+    "overview",
+}
 MIDDLE = {"catalog", "store", "stream", "postgres"}
 # package -> what it may import of ours, besides itself
 TABLE: dict[str, set[str]] = {
@@ -28,6 +43,10 @@ TABLE: dict[str, set[str]] = {
     "recover": {"domain", "scratch", "restore", *MIDDLE},
     "drill": {"domain", "scratch", "restore", "recover", "verify", *MIDDLE},
     "rotate": {"domain", "restore", *MIDDLE},
+    "keys": {"domain", "scratch", "restore", *MIDDLE},
+    "adopt": {"domain", "scratch", "restore", "capture", *MIDDLE},
+    "sheet": {"domain", "restore", *MIDDLE},
+    "audit": {"domain", "restore", *MIDDLE},
     "report": {"domain", "catalog"},
     "overview": {"domain", "restore", *MIDDLE},
     "assembly": {"domain", *MIDDLE},
@@ -47,6 +66,9 @@ ADAPTER = {
     "rotate",
     "copy",
     "overview",
+    "sheet",
+    "keys",
+    "audit",
 }
 PURE = {"os", "subprocess", "time", "logging", "socket", "psycopg", "boto3", "yaml", "random", "secrets"}
 

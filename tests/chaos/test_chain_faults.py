@@ -119,7 +119,7 @@ def test_a_killed_physical_capture_is_a_whole_backup_or_none(
 
     last = capture_incremental(site, "streamflix")
     for backup_id in committed(site):
-        description = describe_copy(site.local, BackupId.parse(backup_id))
+        description = describe_copy(site, site.local, BackupId.parse(backup_id))
         check_stored(site.local, description)
     assert {path.name for path in site.spool.glob("*")} <= {"verify"}
     captured = {one.id for one in site.catalog.backups() if one.state is State.CAPTURED}

@@ -106,7 +106,7 @@ def committed(site: Site) -> list[str]:
 
 
 def check_whole(site: Site, backup_id: str) -> Manifest:
-    description = describe_copy(site.local, BackupId.parse(backup_id))
+    description = describe_copy(site, site.local, BackupId.parse(backup_id))
     check_stored(site.local, description)
     return description.manifest
 

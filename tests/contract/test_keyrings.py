@@ -5,14 +5,17 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.support.keys import KeyPair, make_key
+from tests.support.keys import KeyPair, make_key, revoke, stock_sign
 
 from pgbackup.domain.errors import PgBackupError, ProgramFailed, RefusedError, UnfitError, WrongKeyError
+from pgbackup.domain.keys import Role
+from pgbackup.domain.openpgp import key_ids
 from pgbackup.domain.ports import Keyring
 from pgbackup.domain.settings import Encryption
 from pgbackup.stream import GpgKeyring, PlainKeyring, Processes
@@ -25,15 +28,31 @@ def other_key(tmp_path_factory: pytest.TempPathFactory) -> KeyPair:
     return make_key(tmp_path_factory.mktemp("other"), "somebody.else")
 
 
-def gpg(*keys: KeyPair, private: KeyPair | None = None, passphrase_file: Path | None = None) -> GpgKeyring:
+@pytest.fixture(scope="module")
+def signer(tmp_path_factory: pytest.TempPathFactory) -> KeyPair:
+    return make_key(tmp_path_factory.mktemp("signer"), "signer", encrypts=False)
+
+
+def gpg(
+    *keys: KeyPair, private: KeyPair | None = None, passphrase_file: Path | None = None, **more: object
+) -> GpgKeyring:
     return GpgKeyring(
-        Encryption(
-            recipients=tuple(key.public for key in keys),
-            private_keys=(private.private,) if private else (),
-            passphrase_file=passphrase_file or (private.passphrase_file if private else None),
+        Encryption.model_validate(
+            {
+                "recipients": tuple(key.public for key in keys),
+                "private_keys": (private.private,) if private else (),
+                "passphrase_file": passphrase_file or (private.passphrase_file if private else None),
+                **more,
+            }
         ),
         RUNNER,
     )
+
+
+def signing(key: KeyPair, signer: KeyPair, *verify: Path, **more: object) -> GpgKeyring:
+    """Signs with one key, and takes the signatures of others: of the same one unless told."""
+    own = {"signing_key": signer.private, "signing_passphrase_file": signer.passphrase_file}
+    return gpg(key, **{**own, "verify_keys": verify or (signer.public,), **more})
 
 
 @pytest.fixture(params=["gpg", "plain"])
@@ -222,6 +241,140 @@ def test_a_damaged_stream_makes_gpg_fail(key: KeyPair) -> None:
             through(ring.decrypt, passphrase, [bytes(damaged)])
     with pytest.raises(ProgramFailed):
         through(ring.decrypt, ring.new_passphrase(), [stored])
+
+
+# ------------------------------------------------------------------------------------------------------ who opens
+
+
+def test_who_can_open_is_told_without_a_private_key(key: KeyPair, other_key: KeyPair, tmp_path: Path) -> None:
+    large = make_key(tmp_path, "large", rsa=True)
+    everybody = gpg(key, other_key, large)
+    wrapped = everybody.wrap(b"phrase\n")
+    assert everybody.sealed_for(wrapped) == set(everybody.recipients())
+    sealed = Sink()
+    RUNNER.pipe(Pieces([b"segment" * 10_000]), through=everybody.seal(), sink=sealed)
+    assert (
+        everybody.sealed_for(bytes(sealed)) == everybody.sealed_for(bytes(sealed[:2000])) == set(everybody.recipients())
+    )
+
+
+def test_a_key_that_is_not_configured_has_the_name_that_gpg_gives_it(key: KeyPair, other_key: KeyPair) -> None:
+    wrapped = gpg(other_key).wrap(b"phrase\n")
+    command = ["gpg", "--homedir", "/nonexistent", "--batch", "--no-keyring", "--list-only", "--list-packets"]
+    listed = subprocess.run(command, input=wrapped, capture_output=True, check=False).stdout.decode()
+    [name] = gpg(key).sealed_for(wrapped)
+    assert f"keyid {name}" in listed
+    assert gpg(key, private=other_key).sealed_for(wrapped) == set(gpg(other_key).recipients())
+
+
+@given(st.binary(max_size=300))
+@settings(max_examples=300, deadline=None)
+def test_any_bytes_can_be_asked(data: bytes) -> None:
+    assert all(len(name) == 16 for name in key_ids(data))
+
+
+@pytest.mark.parametrize("data", [b"", b"phrase\n", b"\0" * 100, b"\x85\x01"])
+def test_what_is_encrypted_for_nobody_is_refused(key: KeyPair, data: bytes) -> None:
+    with pytest.raises(RefusedError):
+        gpg(key).sealed_for(data)
+
+
+# ----------------------------------------------------------------------------------------------------- signatures
+
+
+def test_a_signature_is_stock_and_counts(key: KeyPair, signer: KeyPair, tmp_path: Path) -> None:
+    signature = signing(key, signer).sign(b"sums\n")
+    signing(key, signer).check_signature(b"sums\n", signature)
+    signing(key, signer).check_signature(b"sums\n", stock_sign(signer, b"sums\n"))
+    (tmp_path / "SHA256SUMS").write_bytes(b"sums\n")
+    (tmp_path / "SHA256SUMS.sig").write_bytes(signature)
+    keyring = tmp_path / "keys"
+    dearmor = ["gpg", "--homedir", str(tmp_path), "--output", str(keyring), "--dearmor", str(signer.public)]
+    subprocess.run(dearmor, check=True, capture_output=True)
+    command = ["gpgv", "--keyring", str(keyring), str(tmp_path / "SHA256SUMS.sig"), str(tmp_path / "SHA256SUMS")]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def test_only_a_configured_key_on_exactly_this_counts(key: KeyPair, signer: KeyPair, tmp_path: Path) -> None:
+    ring = signing(key, signer)
+    stranger = make_key(tmp_path, "signer", encrypts=False)  # by the same name
+    good = ring.sign(b"sums\n")
+    forged: dict[str, tuple[bytes, bytes | None]] = {
+        "none": (b"sums\n", None),
+        "empty": (b"sums\n", b""),
+        "rubbish": (b"sums\n", b"\x88\x75" + bytes(100)),
+        "cut": (b"sums\n", good[:-1]),
+        "of something else": (b"sums\n", ring.sign(b"other\n")),
+        "of a part": (b"sums\nmore\n", good),
+        "by a stranger": (b"sums\n", stock_sign(stranger, b"sums\n")),
+        "by a recipient": (b"sums\n", stock_sign(key, b"sums\n")),
+    }
+    for name, (data, signature) in forged.items():
+        with pytest.raises(RefusedError, match="signature") as caught:
+            ring.check_signature(data, signature)
+        assert caught.value.hint, name
+    both = stock_sign(stranger, b"sums\n") + good
+    ring.check_signature(b"sums\n", both)
+    signing(key, signer, stranger.public, signer.public).check_signature(b"sums\n", good)
+
+
+def test_a_signature_counts_as_long_as_its_key_was_valid_when_it_signed(key: KeyPair, tmp_path: Path) -> None:
+    expired = make_key(tmp_path, "old", expires="1d", faked_time="20200101T000000", encrypts=False)
+    ring = signing(key, expired)
+    ring.check_signature(b"sums\n", stock_sign(expired, b"sums\n", faked_time="20200101T120000"))
+    with pytest.raises(RefusedError) as caught:
+        ring.check_signature(b"sums\n", stock_sign(expired, b"sums\n", extended=True))
+    assert "expired when it signed" in str(caught.value.detail)
+
+
+def test_a_revoked_key_counts_for_nothing(key: KeyPair, signer: KeyPair, tmp_path: Path) -> None:
+    signature = stock_sign(signer, b"sums\n")
+    expired = make_key(tmp_path, "old", expires="1d", faked_time="20200101T000000", encrypts=False)
+    earlier = stock_sign(expired, b"sums\n", faked_time="20200101T120000")
+    for one, revoked in ((signature, signer), (earlier, expired)):
+        with pytest.raises(RefusedError) as caught:
+            signing(key, revoked, revoke(revoked)).check_signature(b"sums\n", one)
+        assert "is revoked" in str(caught.value.detail)
+        with pytest.raises(RefusedError):  # whoever left the key there before it was revoked
+            signing(key, revoked, revoked.public, revoke(revoked)).check_signature(b"sums\n", one)
+
+
+def test_without_verify_keys_nobody_asks(key: KeyPair) -> None:
+    gpg(key).check_signature(b"sums\n", None)
+    assert gpg(key).sign(b"sums\n") == b""
+    PlainKeyring().check_signature(b"sums\n", None)
+    assert PlainKeyring().sign(b"sums\n") == b""
+
+
+def test_a_key_that_cannot_sign_is_told_apart(key: KeyPair, signer: KeyPair, tmp_path: Path) -> None:
+    expired = make_key(tmp_path, "old", expires="1d", faked_time="20200101T000000", encrypts=False)
+    with pytest.raises(UnfitError, match="cannot sign"):
+        signing(key, expired).sign(b"sums\n")
+    with pytest.raises(UnfitError, match="passphrase is wrong") as caught:
+        signing(key, signer, signing_passphrase_file=key.passphrase_file).sign(b"sums\n")
+    assert "signing_passphrase_file" in str(caught.value.hint)
+    with pytest.raises(UnfitError, match="missing") as caught:
+        signing(key, signer, signing_key=tmp_path / "gone").sign(b"sums\n")
+    assert "signing_key" in str(caught.value.hint)
+    with pytest.raises(UnfitError, match="missing") as caught:
+        signing(key, signer, tmp_path / "gone").check_signature(b"sums\n", b"")
+    assert "verify_keys" in str(caught.value.hint)
+
+
+def test_every_configured_key_is_listed_with_its_expiry(key: KeyPair, other_key: KeyPair, signer: KeyPair) -> None:
+    ring = signing(
+        key, signer, recipients=(key.public, other_key.public), escrow=(other_key.public,), private_keys=(key.private,)
+    )
+    assert [(one.role, one.path) for one in ring.expiries()] == [
+        (Role.RECIPIENT, key.public),
+        (Role.ESCROW, other_key.public),
+        (Role.PRIVATE, key.private),
+        (Role.SIGNING, signer.private),
+        (Role.VERIFY, signer.public),
+    ]
+    assert [one.fingerprint for one in ring.expiries()][:2] == list(ring.recipients())
+    assert all(one.expires and one.expires.year == datetime.now(UTC).year + 2 for one in ring.expiries())
+    assert PlainKeyring().expiries() == ()
 
 
 # -------------------------------------------------------------------------------------------------- what is left

@@ -8,15 +8,20 @@ import stat
 import subprocess
 import sys
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import yaml
-from tests.support.keys import KeyPair
+from tests.support import aged
+from tests.support.keys import KeyPair, make_key
 from tests.support.s3 import ACCESS, BUCKET, SECRET, Region
 from tests.support.source import Source
 
+from pgbackup.assembly import build_site, load_settings, service_parameters
+from pgbackup.store import LocalStore
 from pgbackup.watch import names
 
 
@@ -184,6 +189,7 @@ def test_doctor_names_what_is_missing(shell: Shell) -> None:
     done = shell.run("doctor")
     assert done.returncode == 3
     assert "unknown recipient" in done.stdout
+    assert "repository local" in done.stdout
 
 
 def test_watch_answers_without_airflow(shell: Shell) -> None:
@@ -241,8 +247,128 @@ def test_copies_go_to_every_repository_that_answers(shell: Shell, region: Region
     assert found["backups"] == [{"id": backup_id, "local": "stored", "eu": "stored", "us": "-"}]
     assert found["wal"]["eu"]["missing"] == 0
     assert found["wal"]["us"]["behind_seconds"] is None
-    assert f"{backup_id} stored stored -" in " ".join(shell.run("copies").stdout.split())
+    matrix = " ".join(shell.run("copies").stdout.split())
+    assert f"{backup_id} stored stored -" in matrix
+    assert "us lacks 1 backups DETAIL: repository us does not answer" in matrix
+    assert "HINT: pgbackup copy --to us" in matrix
+    assert "eu lacks" not in matrix
     assert shell.run("copy", "--to", "eu", **environment).returncode == 0
     assert shell.run("copy", "--to", "nowhere").returncode == 2
+    assert shell.run("copy", "--from", "eu").returncode == 2
+    (shell.folder / "backups" / "full" / backup_id / "globals.sql.gpg").unlink()
+    assert shell.run("copy", backup_id, "--to", "us", **environment).returncode != 0
+    assert shell.run("copy", backup_id, "--from", "eu", "--to", "local", **environment).returncode == 0
+    checked = json.loads(shell.run("doctor", "--json", **environment).stdout)
+    found = {name: all(one["ok"] for one in findings) for name, findings in checked.items() if "repository" in name}
+    assert found == {"repository local": True, "repository eu": True, "repository us": False}
     assert shell.run("verify", backup_id, "--repository", "eu", **environment).returncode == 0
     assert shell.run("catalog", "rebuild", "--from", "eu", **environment).returncode == 0
+
+
+def test_keys_signatures_and_what_they_open(shell: Shell, tmp_path: Path) -> None:
+    """A signature that is lost is given again; then the keys change, and the backup opens to the new one."""
+    signer, new = make_key(tmp_path, "signer", encrypts=False), make_key(tmp_path, "new")
+    encryption = {
+        **shell.document["encryption"],
+        "signing_key": str(signer.private),
+        "signing_passphrase_file": str(signer.passphrase_file),
+        "verify_keys": [str(signer.public)],
+    }
+    shell.change(encryption=encryption)
+    [made] = shell.json("backup", "full", "--dump-only")
+    folder = tmp_path / "backups" / "full" / made["id"]
+    (folder / "SHA256SUMS.sig").unlink()
+    refused = shell.run("keys", "check", "--json")
+    assert refused.returncode == 1
+    assert "there is no signature" in json.loads(refused.stdout)[0]["detail"]
+    assert shell.json("keys", "sign")["signed"] == [f"full/{made['id']}/SHA256SUMS.sig"]
+
+    changed = {**encryption, "recipients": [str(new.public)], "escrow": [str(new.public)]}
+    shell.change(encryption=changed)
+    assert shell.json("keys", "report")["lost"] == [made["id"]]
+    done = shell.json("keys", "add")
+    assert (done["added"], done["failures"]) == ([f"full/{made['id']}/key.2.gpg"], {})
+    table = shell.run("keys", "report").stdout
+    assert "escrow" in table
+    assert "1 of 1" in table
+    assert "none of today's recipients" not in table
+    private = {"private_keys": [str(new.private)], "passphrase_file": str(new.passphrase_file)}
+    shell.change(encryption={**changed, **private})
+    assert all(finding["ok"] for finding in shell.json("keys", "check"))
+    (folder / "key.2.gpg").unlink()
+    assert shell.run("keys", "add").returncode == 1
+
+
+def test_an_audit_is_no_until_what_it_found_is_mended(shell: Shell) -> None:
+    (shell.folder / "pg_service.conf").chmod(0o600)
+    backups = shell.folder / "backups"
+    backups.mkdir(mode=0o755)
+    done = shell.run("audit", "--json")
+    assert done.returncode == 1
+    found = json.loads(done.stdout)
+    assert list(found) == ["this machine", "local"]
+    (failed,) = [one for findings in found.values() for one in findings if not one["ok"]]
+    assert (failed["name"], failed["severity"]) == ("files and folders are private", "failure")
+    backups.chmod(0o700)
+    done = shell.run("audit", "--repository", "local")
+    assert done.returncode == 0, done.stdout
+    assert "backups are encrypted" in done.stdout
+    assert shell.run("audit", "--repository", "nowhere").returncode == 2
+
+
+def test_a_rotation_is_shown_done_and_hindered_by_holds(shell: Shell, server: Source, catalog_dsn: str) -> None:
+    site = build_site(load_settings(shell.config), service_parameters, owner="test")
+    moments = [datetime.now(UTC) - timedelta(days=days) for days in (402, 401, 400, 1)]
+    first, held, going, newest = (aged.stored(site, moment) for moment in moments)
+    [shown] = shell.json("plan-rotation")
+    why = {one["id"]: one["rules"] for one in shown["backups"]}
+    assert (why[held], why[going]) == ([], [])
+    assert "newest verified" in why[newest]
+    assert shown["bytes"] == sum(one["bytes"] for one in shown["backups"] if not one["rules"]) > 0
+
+    [hold] = shell.json("hold", "add", held, "--reason", "the auditor | asks", "--for", "30d")
+    assert (hold["backup_id"], hold["reason"]) == (held, "the auditor | asks")
+    assert [one["id"] for one in shell.json("hold", "list")] == [hold["id"]]
+    told = shell.run("plan-rotation", COLUMNS="200")
+    assert told.returncode == 0
+    for word in ("backup", "why", "size", going, "no rule keeps it", "the auditor | asks", "1 of 4", "MB are freed"):
+        assert word in told.stdout
+
+    (store := LocalStore(site.settings.paths.backups)).delete(f"full/{first}/d.dump")
+    done = shell.run("rotate", "--json")
+    assert done.returncode == 1, "something is wrong with one of them"
+    [applied] = json.loads(done.stdout)
+    assert applied["backups"] == [going]
+    assert applied["bytes"] > 0
+    assert any(first in failure and "d.dump" in failure for failure in applied["failures"])
+    aged.put(store, f"full/{first}/d.dump", aged.DATA)
+
+    assert shell.json("hold", "release", hold["id"]) == {"released": hold["id"]}
+    assert "no hold" in shell.run("hold", "release", hold["id"]).stderr
+    told = shell.run("rotate", COLUMNS="200")
+    assert told.returncode == 0, told.stderr
+    assert "1 backups and 0 WAL segments deleted" in told.stdout
+    assert {one["id"]: one["state"] for one in shell.json("list")} == {
+        first: "verified", held: "expired", going: "expired", newest: "verified",
+    }  # fmt: skip
+    with psycopg.connect(catalog_dsn) as connection:
+        connection.execute("TRUNCATE backup_log CASCADE")
+    for command in ("plan-rotation", "rotate"):
+        refused = shell.run(command, "--json")
+        assert refused.returncode == 1
+        assert "pgbackup catalog rebuild --from local" in json.loads(refused.stderr)["hint"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (("plan-rotation", "--cluster", "gone"), 2),
+        (("plan-rotation", "--repository", "moon"), 2),
+        (("rotate", "--repository", "moon"), 2),
+        (("hold", "add", "streamflix_20260131_020000_full", "--reason", "r", "--for", "soon"), 2),
+        (("hold", "add", "streamflix_20260131_020000_full", "--reason", "r"), 1),
+        (("hold", "release", "0123456789abcdef"), 1),
+    ],
+)
+def test_exit_codes_of_the_rotation(shell: Shell, arguments: tuple[str, ...], status: int) -> None:
+    assert shell.run(*arguments).returncode == status

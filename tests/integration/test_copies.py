@@ -1,69 +1,41 @@
-"""Copies: the same bytes in each region, whatever happens on the way; what a region lacks is known."""
+"""Copies: the same bytes in each repository, what comes later too; what a repository lacks is known."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import os
-import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tests.support.copies import FAR, contents, damage, keys, put, seal, sidecars, state
 from tests.support.faulty import FaultyWay
 from tests.support.s3 import Region
-from tests.support.source import ROOT, Source
+from tests.support.source import Source
 
 from pgbackup.capture import capture_full
-from pgbackup.catalog.rebuild import committed, rebuild
+from pgbackup.catalog.rebuild import rebuild
 from pgbackup.copy import copy_backup, copy_missing, copy_wal, missing_copies
-from pgbackup.domain.errors import RefusedError, UnavailableError, UnfitError
-from pgbackup.domain.ids import SUMS, BackupId
+from pgbackup.domain.errors import RefusedError, UnavailableError
+from pgbackup.domain.ids import SIGNATURE, SUMS
 from pgbackup.domain.model import CopyState
-from pgbackup.domain.ports import Site, Store
-from pgbackup.domain.wal import Sealed
-from pgbackup.restore.fetch import DamagedError, check_stored, describe_copy
+from pgbackup.domain.ports import Site
+from pgbackup.restore.fetch import DamagedError
 from pgbackup.store import LocalStore
 from pgbackup.verify import pending, verify
 from pgbackup.watch import names, watch
-
-FAR = "eu-central-1"
-
-
-@pytest.fixture
-def way(region: Region) -> Iterator[FaultyWay]:
-    own = FaultyWay(region.port + 3)
-    yield own
-    own.close()
 
 
 @pytest.fixture
 def site(site_for: Callable[..., Site], library: Source, region: Region, way: FaultyWay, tmp_path: Path) -> Site:
     """One region behind a way on which things go wrong, one that is a folder."""
     site = site_for(library)
-    far = region.store(tmp_path.name, name=FAR, endpoint=way.endpoint, timeout="1s")
+    far = region.store(tmp_path.name, name=FAR, endpoint=way.endpoint)
     others = {FAR: far, "cellar": LocalStore(tmp_path / "cellar", name="cellar")}
     return dataclasses.replace(site, repositories={**site.repositories, **others})
-
-
-def keys(store: Store, prefix: str = "") -> list[str]:
-    return sorted(found.key for found in store.list(prefix))
-
-
-def contents(store: Store, prefix: str = "") -> list[tuple[str, bytes]]:
-    return [(key, store.read(key)) for key in keys(store, prefix)]
-
-
-def is_whole(store: Store, backup_id: str) -> bool:
-    return check_stored(store, describe_copy(store, BackupId.parse(backup_id))) > 0
-
-
-def state(site: Site, backup_id: str, repository: str) -> CopyState | None:
-    return {copy.repository: copy.state for copy in site.catalog.copies(backup_id)}.get(repository)
 
 
 def test_a_copy_is_the_same_backup_and_proves_itself(site: Site) -> None:
@@ -83,37 +55,6 @@ def test_a_copy_is_the_same_backup_and_proves_itself(site: Site) -> None:
     assert state(site, backup_id, FAR) is CopyState.VERIFIED
 
 
-def test_a_region_that_is_down_delays_no_other_and_is_caught_up(site: Site, way: FaultyWay) -> None:
-    backup_id = capture_full(site, "streamflix").id
-    for fault in ("refusing", "hanging"):
-        setattr(way, fault, True)
-        with pytest.raises(UnavailableError):
-            copy_missing(site, "streamflix", FAR)
-        setattr(way, fault, False)
-    way.answer, way.answers = 503, 100
-    with pytest.raises(UnavailableError):
-        copy_missing(site, "streamflix", FAR)
-    way.heal()
-    assert [one.backup_id for one in copy_missing(site, "streamflix", "cellar")] == [backup_id]
-    assert (state(site, backup_id, FAR), state(site, backup_id, "cellar")) == (None, CopyState.STORED)
-    assert [one.backup_id for one in copy_missing(site, "streamflix", FAR)] == [backup_id]
-    assert is_whole(site.repositories[FAR], backup_id)
-
-
-def test_credentials_that_are_revoked_midway_need_people_and_lose_nothing(site: Site, way: FaultyWay) -> None:
-    backup_id = capture_full(site, "streamflix").id
-    far = site.repositories[FAR]
-    revoked = _Going(far, 2)
-    revoked.goes = lambda: setattr(way, "answer", 403) or setattr(way, "answers", 1000)
-    with pytest.raises(UnfitError, match="credentials"):
-        copy_missing(dataclasses.replace(site, repositories={**site.repositories, FAR: revoked}), "streamflix", FAR)
-    way.heal()
-    assert len(keys(far)) == 2
-    assert list(committed(far)) == []
-    copy_missing(site, "streamflix", FAR)
-    assert is_whole(far, backup_id)
-
-
 def test_the_catalog_is_rebuilt_from_one_region_alone(site: Site) -> None:
     backup_id = capture_full(site, "streamflix").id
     copy_missing(site, "streamflix", FAR)
@@ -131,98 +72,118 @@ def test_the_catalog_is_rebuilt_from_one_region_alone(site: Site) -> None:
         before.bytes,
         [FAR],
     )
-    assert verify(alone, backup_id, FAR).verdict == "verified"
 
 
-def test_a_missing_bucket_needs_people(site: Site, region: Region) -> None:
-    capture_full(site, "streamflix")
-    lost = dataclasses.replace(site, repositories={**site.repositories, FAR: region.store(bucket="none", name=FAR)})
-    with pytest.raises(UnfitError, match="bucket"):
-        copy_missing(lost, "streamflix", FAR)
-
-
-def test_what_is_there_after_a_fault_stays_and_nothing_counts_before_all_is(site: Site) -> None:
-    """The region goes away before each object in turn: what it holds is no backup until the last one."""
+def test_what_was_proved_here_counts_in_a_region_alone(site: Site) -> None:
+    """The verdicts go along: a catalog that was rebuilt from there knows what was proved, of the capture and of it."""
     backup_id = capture_full(site, "streamflix").id
-    far, sent = site.repositories[FAR], 0
-    names = [key.rsplit("/", 1)[1] for key in keys(site.local, "full/")]
-    for number in range(len(names)):
-        limited = dataclasses.replace(site, repositories={**site.repositories, FAR: _Going(far, number and 1)})
-        with pytest.raises(UnavailableError):
-            copy_backup(limited, backup_id, FAR)
-        assert len(keys(far)) == number
-        assert list(committed(far)) == []
-    assert SUMS not in keys(far)[-1]
-    sent = copy_backup(site, backup_id, FAR).bytes
-    assert sent == len(site.local.read(f"full/{backup_id}/{SUMS}"))
-    assert is_whole(far, backup_id)
+    assert verify(site, backup_id, "local").verdict == "verified"
+    copy_missing(site, "streamflix", "cellar")
+    with site.catalog._session() as connection:
+        connection.execute("TRUNCATE backup_log CASCADE")
+    alone = {"cellar": site.repositories["cellar"], "local": LocalStore(site.settings.paths.backups / "new")}
+    site = dataclasses.replace(site, repositories=alone)
+    assert rebuild(site.catalog, site.repositories["cellar"], now=site.clock()) == (backup_id,)
+    assert [backup.state for backup in site.catalog.backups()] == ["verified"]
+    assert state(site, backup_id, "cellar") is CopyState.STORED
 
 
-def test_a_copy_is_taken_up_after_a_kill_at_each_step(site: Site, tmp_path: Path) -> None:
+# ------------------------------------------------------------------------------- what SHA256SUMS does not list
+
+
+def test_signature_keys_and_verdicts_are_copied_with_a_backup_and_after_it(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     backup_id = capture_full(site, "streamflix").id
-    far = LocalStore(tmp_path / "killed")
-    total = len(keys(site.local, "full/"))
-    script = (
-        "import os, signal, sys; from pathlib import Path; from types import SimpleNamespace as Some\n"
-        "from pgbackup.copy import backups; from pgbackup.store import LocalStore\n"
-        "copy = backups.copy_object; left = [int(sys.argv[4])]\n"
-        "def one(source, target, key, digest, *, progress):\n"
-        "    with source.open(key) as file, target.create(key) as sink:\n"
-        "        sink.write(file.read(10))\n"
-        "        if not left[0]: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "        left[0] -= 1\n"
-        "        raise KeyError\n"
-        "def killed(*given, **named):\n"
-        "    try: one(*given, **named)\n"
-        "    except KeyError: return copy(*given, **named)\n"
-        "backups.copy_object = killed\n"
-        "local, far = LocalStore(Path(sys.argv[1])), LocalStore(Path(sys.argv[2]))\n"
-        "catalog = Some(copies=lambda _id: ())\n"
-        "backups.copy_backup(Some(local=local, repositories={'far': far}, catalog=catalog,"
-        " progress=lambda *_: None), sys.argv[3], 'far')"
-    )
-    for number in range(total):
-        argv = [sys.executable, "-c", script, str(site.settings.paths.backups), str(tmp_path / "killed"), backup_id]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT / "plugins")}
-        done = subprocess.run([*argv, "1" if number else "0"], env=environment, check=False)
-        assert done.returncode == -signal.SIGKILL
-        assert len(keys(far)) == number
-        assert list(committed(far)) == []
-    site = dataclasses.replace(site, repositories={**site.repositories, "killed": far})
-    copy_backup(site, backup_id, "killed")
-    assert is_whole(far, backup_id)
-
-
-def test_a_damaged_backup_is_not_spread(site: Site) -> None:
-    first, second = (capture_full(site, "streamflix").id, None)
-    path = next(site.settings.paths.backups.glob(f"full/{first}/*.dump.gpg"))
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.chmod(0o600)
-    path.write_bytes(data)
-    second = _later(site)
-    with pytest.raises(DamagedError, match="checksum"):
-        copy_missing(site, "streamflix", FAR)
-    assert [str(found) for found in committed(site.repositories[FAR])] == [second]
-    assert [backup.id for backup in missing_copies(site, "streamflix", FAR)] == [first]
-
-
-@pytest.mark.parametrize("loss", ["changed", "lost"])
-def test_what_a_region_damaged_is_found_and_copied_again(site: Site, loss: str) -> None:
-    backup_id = capture_full(site, "streamflix").id
-    copy_backup(site, backup_id, FAR)
+    first, later = [SIGNATURE, "attest/a.json"], ["attest/b.json", "attest/c/d.json", "key.2.gpg"]
+    for name in first:
+        put(site.local, f"full/{backup_id}/{name}", name.encode())
+    written: list[str] = []
     far = site.repositories[FAR]
-    key = next(key for key in keys(far) if key.endswith(".dump.gpg"))
-    data = far.read(key)
-    far.delete(key)
+    create = far.create
+    monkeypatch.setattr(far, "create", lambda key: written.append(key) or create(key))
+    copy_backup(site, backup_id, FAR)
+    assert written[-1].endswith(SUMS)
+    assert contents(far) == contents(site.local, "full/")
+
+    for name in later:
+        put(site.local, f"full/{backup_id}/{name}", name.encode())
+    put(far, f"full/{backup_id}/attest/b.json", b"of its own")
+    put(far, f"full/{backup_id}/attest/e.json", b"of its own")
+    written.clear()
+    assert copy_missing(site, "streamflix", FAR) == ()
+    assert [key.removeprefix(f"full/{backup_id}/") for key in written] == later[1:]
+    assert far.read(f"full/{backup_id}/attest/b.json") == b"of its own"
+    written.clear()
+    assert copy_missing(site, "streamflix", FAR) == ()
+    assert written == []
+
+
+def test_what_comes_later_goes_only_to_where_the_backup_is(site: Site) -> None:
+    """What rotation is taking away, here or there, is left alone."""
+    backup_id = capture_full(site, "streamflix").id
+    far, cellar = site.repositories[FAR], site.repositories["cellar"]
+    for one in (far, cellar):
+        copy_backup(site, backup_id, one.name)
+    put(site.local, f"full/{backup_id}/key.2.gpg", b"late")
+    site.catalog.expire(backup_id, repository=FAR)
+    far.delete(f"full/{backup_id}/{SUMS}")
+    before = keys(far)
+    copy_missing(site, "streamflix", FAR)
+    site.local.delete(f"full/{backup_id}/{SUMS}")
+    copy_missing(site, "streamflix", "cellar")
+    assert keys(far) == before
+    assert f"full/{backup_id}/key.2.gpg" not in keys(cellar)
+
+
+def test_any_number_of_backups_takes_one_listing_of_each_kind(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    capture_full(site, "streamflix")
+    copy_missing(site, "streamflix", FAR)
+    asked: list[Any] = []
+    client = site.repositories[FAR]._client
+    client.meta.events.register("before-call.s3", lambda model, **_given: asked.append(model.name))
+    copy_missing(site, "streamflix", FAR)
+    assert asked == ["ListObjectsV2"] * 3
+
+
+# ------------------------------------------------------------------------------------------- lost here, had there
+
+
+@pytest.mark.parametrize("loss", ["changed", "lost", "gone"])
+def test_what_is_damaged_here_stays_there_and_comes_back(site: Site, loss: str) -> None:
+    backup_id = capture_full(site, "streamflix").id
+    far, folder = site.repositories[FAR], site.settings.paths.backups / "full" / backup_id
+    copy_backup(site, backup_id, FAR)
+    before, path = contents(far), next(folder.glob("*.dump.gpg"))
     if loss == "changed":
-        with far.create(key) as sink:
-            sink.write(data[:-1] + bytes([data[-1] ^ 1]))
-    assert verify(site, backup_id, FAR).verdict == "rejected"
-    assert state(site, backup_id, FAR) is CopyState.DAMAGED
+        damage(path)
+    elif loss == "lost":
+        path.unlink()
+    else:
+        site.local.clean(f"full/{backup_id}")
+    with site.catalog._session() as connection:  # as when it was rebuilt from what is here
+        connection.execute("DELETE FROM backup_copy WHERE repository = %s", (FAR,))
+    with pytest.raises(RefusedError):
+        copy_missing(site, "streamflix", FAR)
+    assert contents(far) == before
+    copied = copy_backup(site, backup_id, "local", source=FAR)
+    assert contents(site.local, "full/") == before
+    assert 0 < copied.bytes <= sum(found.bytes for found in far.list(""))
     assert [one.backup_id for one in copy_missing(site, "streamflix", FAR)] == [backup_id]
-    assert state(site, backup_id, FAR) is CopyState.STORED
-    assert is_whole(far, backup_id)
+
+
+def test_what_is_damaged_on_both_sides_is_left_for_study(site: Site) -> None:
+    """Another file each: together they are whole, so nothing of either may go."""
+    backup_id = capture_full(site, "streamflix").id
+    cellar = site.repositories["cellar"]
+    copy_backup(site, backup_id, "cellar")
+    damage(site.settings.paths.backups / "full" / backup_id / "globals.sql.gpg")
+    damage(cellar.root / "full" / backup_id / "library.dump.gpg")
+    before = contents(site.local, "full/"), contents(cellar)
+    for source, target in (("local", "cellar"), ("cellar", "local")):
+        with pytest.raises(DamagedError):
+            copy_backup(site, backup_id, target, source=source)
+    assert (contents(site.local, "full/"), contents(cellar)) == before
 
 
 def test_one_copy_of_each_backup_is_proved_and_then_one_more_of_each_repository(site: Site) -> None:
@@ -232,6 +193,51 @@ def test_one_copy_of_each_backup_is_proved_and_then_one_more_of_each_repository(
     assert pending(site, "streamflix") == ((backup_id, "local"),)
     verify(site, backup_id, "local")
     assert sorted(pending(site, "streamflix")) == [(backup_id, name) for name in ("cellar", FAR, "local")]
+
+
+def test_each_region_is_proved_in_turn_and_what_is_damaged_there_is_copied_again(site: Site) -> None:
+    ids = {capture_full(site, "streamflix").id for _ in range(2)}
+    for backup_id in ids:
+        verify(site, backup_id, "local")
+    copy_missing(site, "streamflix", FAR)
+
+    def next_one() -> str:
+        [backup_id] = [one for one, repository in pending(site, "streamflix") if repository == FAR]
+        return backup_id
+
+    first = next_one()
+    far, key = site.repositories[FAR], f"full/{first}/library.dump.gpg"
+    sound = far.read(key)
+    far.delete(key)
+    put(far, key, sound[:-1] + bytes([sound[-1] ^ 1]))
+    assert verify(site, first, FAR).verdict == "rejected"
+    assert state(site, first, FAR) is CopyState.DAMAGED
+    assert {backup.state for backup in site.catalog.backups()} == {"verified"}, "the original is sound"
+    assert next_one() != first, "it is copied before it is tried again, and keeps no other from its turn"
+    assert [copied.backup_id for copied in copy_missing(site, "streamflix", FAR)] == [first]
+    assert far.read(key) == sound
+    turns = set()
+    for _ in ids:
+        turns.add(next_one())
+        assert verify(site, next_one(), FAR).verdict == "verified"
+    assert turns == ids
+
+
+def test_what_the_local_repository_lost_comes_from_another_one(site: Site, tmp_path: Path) -> None:
+    """Whether the catalog knows of the loss or not; a backup that is nowhere else stops no other."""
+    known, unknown, nowhere, here = (capture_full(site, "streamflix").id for _ in range(4))
+    for backup_id in (known, unknown):
+        copy_backup(site, backup_id, "cellar")
+    for backup_id in (known, unknown, nowhere):
+        site.local.clean(f"full/{backup_id}")
+    with site.catalog._session() as connection:
+        connection.execute("DELETE FROM backup_copy WHERE (backup_id, repository) = (%s, 'local')", (known,))
+    with pytest.raises(RefusedError, match=f"local does not hold full/{nowhere}"):
+        copy_missing(site, "streamflix", FAR)
+    assert {backup_id for backup_id in (known, unknown, here) if state(site, backup_id, FAR)} == {known, unknown, here}
+    far, cellar = site.repositories[FAR], site.repositories["cellar"]
+    for backup_id in (known, unknown):
+        assert contents(far, f"full/{backup_id}") == contents(cellar, f"full/{backup_id}")
 
 
 def test_a_bad_copy_judged_first_rejects_no_backup_whose_original_nobody_judged(site: Site) -> None:
@@ -277,25 +283,6 @@ def test_the_watch_tells_what_is_not_off_site(site: Site, way: FaultyWay) -> Non
 # --------------------------------------------------------------------------------------------------------- WAL
 
 
-def seal(store: Store, number: int) -> Sealed:
-    """A file of the archive as the sealer leaves it; what is in it is nothing to copying."""
-    data = os.urandom(1000)
-    name = f"0000000100000000{number:08X}"
-    sealed = Sealed(
-        cluster="streamflix", name=name, system_identifier="7", timeline=1, segment_size=1 << 24,
-        plain_bytes=1 << 24, plain_sha256=sha256(name.encode()).hexdigest(), stored_bytes=len(data),
-        stored_sha256=sha256(data).hexdigest(), encrypted=True, sealed_at=datetime.now(UTC),
-    )  # fmt: skip
-    for key, content in ((sealed.data_key, data), (sealed.sidecar_key, sealed.to_json())):
-        with store.create(key) as sink:
-            sink.write(content)
-    return sealed
-
-
-def sidecars(store: Store) -> list[str]:
-    return [key for key in keys(store, "wal/") if key.endswith(".json")]
-
-
 def test_wal_is_copied_oldest_first_and_once(site: Site) -> None:
     for number in range(1, 6):
         seal(site.local, number)
@@ -314,31 +301,56 @@ def test_wal_is_copied_oldest_first_and_once(site: Site) -> None:
     assert reached.whole_at > before
 
 
-def test_how_far_a_region_is_is_known_when_it_goes(site: Site, way: FaultyWay) -> None:
-    first = [seal(site.local, number) for number in range(1, 3)]
+def test_only_the_first_look_of_a_day_reads_a_region_from_its_beginning(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then it is listed from where it was whole: not at all while nothing new is here."""
+    morning = datetime.now(UTC).replace(hour=3)
+    far, listed = site.repositories[FAR], list[str]()
+    list_all = far.list
+    monkeypatch.setattr(far, "list", lambda prefix, after="": listed.append(after) or list_all(prefix, after=after))
+
+    def look(at: datetime) -> int:
+        listed.clear()
+        return copy_wal(dataclasses.replace(site, clock=lambda: at), "streamflix", FAR)
+
+    first = [seal(site.local, number) for number in range(1, 4)]
+    for one in first:
+        _write_at(site, one.sidecar_key, morning - timedelta(days=1))
+        _write_at(site, one.data_key, morning - timedelta(days=1))
+    assert look(morning) == 3
+    assert listed[0] == ""
+    assert look(morning + timedelta(minutes=5)) == 0
+    assert listed == []
+    for number, minutes in ((5, 7), (4, 8)):  # sealed side by side, the older one later
+        sealed = seal(site.local, number)
+        _write_at(site, sealed.sidecar_key, morning + timedelta(minutes=minutes))
+        _write_at(site, sealed.data_key, morning + timedelta(minutes=minutes))
+        assert look(morning + timedelta(minutes=minutes)) == 1
+        assert listed[0].startswith("wal/streamflix/7/00000001/00000001000000000000000")
+        assert listed[0] > first[-1].sidecar_key
+    assert contents(far) == contents(site.local, "wal/")
+
+
+@pytest.mark.parametrize("part", ["sidecar_key", "data_key"])
+def test_what_a_region_lost_of_the_wal_is_copied_again_the_next_day(site: Site, part: str) -> None:
+    sealed = [seal(site.local, number) for number in range(1, 4)]
     copy_wal(site, "streamflix", FAR)
-    (before,) = site.catalog.wal_copies("streamflix")
-    later = [seal(site.local, number) for number in range(3, 8)]
-    far = site.repositories[FAR]
-    limited = dataclasses.replace(site, repositories={**site.repositories, FAR: _Going(far, 3)})
-    with pytest.raises(UnavailableError):
-        copy_wal(limited, "streamflix", FAR)
-    held = sidecars(far)
-    assert held == sorted(one.sidecar_key for one in (*first, *later))[: len(held)]
-    (reached,) = site.catalog.wal_copies("streamflix")
-    assert reached.missing == 7 - len(held)
-    missing = [found for found in site.local.list("wal/") if found.key.endswith(".json") and found.key not in held]
-    assert reached.whole_at is not None
-    assert before.whole_at is not None
-    assert before.whole_at < reached.whole_at < min(found.modified for found in missing)
-    assert reached.error
-    way.refusing = True
-    with pytest.raises(UnavailableError):
-        copy_wal(site, "streamflix", FAR)
-    assert site.catalog.wal_copies("streamflix")[0].whole_at == reached.whole_at
-    way.heal()
-    copy_wal(site, "streamflix", FAR)
-    assert sidecars(far) == sidecars(site.local)
+    site.repositories[FAR].delete(getattr(sealed[1], part))
+    tomorrow = dataclasses.replace(site, clock=lambda: datetime.now(UTC) + timedelta(days=1))
+    assert copy_wal(tomorrow, "streamflix", FAR) == 1
+    assert contents(site.repositories[FAR]) == contents(site.local, "wal/")
+
+
+def test_damaged_wal_does_not_replace_what_is_there(site: Site) -> None:
+    sealed = seal(site.local, 1)
+    far = site.repositories["cellar"]
+    good = site.local.read(sealed.data_key)
+    put(far, sealed.data_key, good)
+    damage(site.settings.paths.backups / sealed.data_key)
+    with pytest.raises(DamagedError):
+        copy_wal(site, "streamflix", "cellar")
+    assert far.read(sealed.data_key) == good
 
 
 def test_a_damaged_segment_holds_no_other_back(site: Site) -> None:
@@ -352,41 +364,6 @@ def test_a_damaged_segment_holds_no_other_back(site: Site) -> None:
     assert site.catalog.wal_copies("streamflix")[0].missing == 1
 
 
-def test_bytes_that_a_killed_copy_left_are_taken_or_replaced(site: Site) -> None:
-    sealed = [seal(site.local, number) for number in (1, 2)]
-    far = site.repositories[FAR]
-    for one, data in zip(sealed, (site.local.read(sealed[0].data_key), b"half"), strict=True):
-        with far.create(one.data_key) as sink:
-            sink.write(data)
-    copy_wal(site, "streamflix", FAR)
-    assert [(key, far.read(key)) for key in keys(far)] == [
-        (key, site.local.read(key)) for key in keys(site.local, "wal/")
-    ]
-
-
-def _gone() -> None:
-    raise UnavailableError("gone")
-
-
-class _Going:
-    """A repository that goes away after some more objects."""
-
-    def __init__(self, store: Store, left: int) -> None:
-        self._store = store
-        self._left = left
-        self.goes: Callable[[], object] = _gone
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._store, name)
-
-    def create(self, key: str) -> object:
-        if not self._left:
-            self.goes()
-        self._left -= 1
-        return self._store.create(key)
-
-
-def _later(site: Site) -> str:
-    """Another backup, of the next minute."""
-    ahead = dataclasses.replace(site, clock=lambda: datetime.now(UTC) + timedelta(minutes=1))
-    return capture_full(ahead, "streamflix").id
+def _write_at(site: Site, key: str, moment: datetime) -> None:
+    path = site.settings.paths.backups / key
+    os.utime(path, (moment.timestamp(), moment.timestamp()))

@@ -23,9 +23,11 @@ from pgbackup.domain.ids import SUMS, encode_database
 from pgbackup.domain.manifest import Content
 from pgbackup.domain.model import ConnectionParameters
 from pgbackup.domain.ports import Site
+from pgbackup.domain.settings import Encryption
 from pgbackup.domain.sums import format_sums, parse_sums
 from pgbackup.postgres import describe
 from pgbackup.postgres.connection import connect
+from pgbackup.stream import GpgKeyring
 
 SCRIPTS = ROOT / "include" / "scripts"
 TOOLS = """awk base64 cat chmod chown cmp cp cut date dash df dirname du grep head id mkdir mkfifo mktemp mv od readlink
@@ -367,6 +369,29 @@ def test_damage_is_found_before_anything_is_touched(stored: Path, target: Source
     (stored / SUMS).unlink()
     refused("not a complete backup")
     assert databases(target) == before
+
+
+def test_keys_that_were_added_open_and_forged_ones_do_not_matter(
+    stored: Path, site_for: Callable[..., Site], streamflix: Source, key: KeyPair, tmp_path: Path, run: Run
+) -> None:
+    site, new = site_for(streamflix), make_key(tmp_path / "new", "new")
+    passphrase = site.keyring.unwrap((stored / "key.1.gpg").read_bytes())
+    only_new = GpgKeyring(Encryption(recipients=(new.public,)), site.runner)
+
+    def tables(pair: KeyPair) -> subprocess.CompletedProcess[str]:
+        return run("restore.sh", stored, "--list", "--database=streamflix", *key_options(pair))
+
+    (stored / "key.2.gpg").write_bytes(only_new.wrap(passphrase))
+    (stored / "key.3.gpg").write_bytes(b"rubbish")
+    (stored / "key.10.gpg").write_bytes(only_new.wrap(b"not it\n"))
+    (stored / "key.11.gpg").write_bytes(site.keyring.wrap(b"not it\n"))
+    (stored / "SHA256SUMS.sig").write_bytes(b"signature")
+    assert "WatchEvent" in tables(key).stdout
+    (stored / "key.1.gpg").write_bytes(b"rubbish")
+    assert "WatchEvent" in tables(new).stdout
+    refused = tables(key)
+    assert refused.returncode == 1
+    assert all(f"key.{number}.gpg:" in refused.stderr for number in (1, 2, 3, 10, 11))
 
 
 def test_a_missing_key_is_no_verdict(stored: Path, target: Source, tmp_path: Path, run: Run) -> None:

@@ -202,7 +202,7 @@ def test_a_healthy_server_is_green_and_a_quiet_one_stays_so(healthy: Field) -> N
     assert {name: finding.detail for name, finding in found.items() if not finding.ok} == {}
     assert set(found) == {
         *(names.SERVER, names.CATALOG, names.ARCHIVE, names.CONTINUITY, names.CONFLICTS, names.SLOT, names.RECEIVER),
-        *(names.RETAINED, names.LAG, names.RPO, names.BACKUP, names.DRILL),
+        *(names.RETAINED, names.LAG, names.RPO, names.BACKUP, names.DRILL, names.KEYS),
     }
     # Nothing was archived for long, since nothing was finished: that is no lag and no loss.
     healthy.source.execute("UPDATE pgbackup.heartbeat SET moment = moment - interval '3 days'")

@@ -18,7 +18,8 @@ from pgbackup.domain.target import AtTime, Latest, Target
 from pgbackup.postgres import replication
 from pgbackup.recover import recover_cluster
 from pgbackup.verify import verify
-from tests.integration.test_cli import shell, test_back_up_verify_list_show  # noqa: F401 - run here as well
+from tests.integration.test_adopt import old, test_it_is_proved_by_itself_and_recovered  # noqa: F401 - run here as well
+from tests.integration.test_cli import shell, test_back_up_verify_list_show  # noqa: F401 - likewise
 from tests.integration.test_revalidate import *  # noqa: F403 - likewise
 from tests.integration.test_sample_database import *  # noqa: F403 - likewise
 from tests.integration.test_scripts import conninfo, fingerprints, key_options, reach

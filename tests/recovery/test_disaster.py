@@ -33,6 +33,7 @@ from pgbackup.domain.ports import Site, Store
 from pgbackup.domain.settings import Connection, VerifyBackup, parse_settings
 from pgbackup.domain.target import Latest, Target
 from pgbackup.recover import Recovered, Request, disaster, foresee
+from pgbackup.recover import plan as plan_recovery
 from pgbackup.recover.incident import Journal, Told, journal_of
 from pgbackup.report.incident import IncidentReport, compose_incident
 from pgbackup.restore.archive import list_archive
@@ -164,10 +165,9 @@ def declared(site: Site, lost: Lost) -> Journal:
 def validated(site: Site, lost: Lost, journal: Journal, into: Path, port: int) -> Recovered:
     """Everything up to the cutover."""
     journal.take(Doing.ASSESS, lambda: disaster.assess_scope(site, "streamflix", journal.read().since))
-    wanted = disaster.choose_repository(site, "streamflix", Latest(), timeline=None, wanted=disaster.BEST)
-    request = Request(Latest(), into, None, wanted, port)
+    request = Request(Latest(), into, None, None, port)
     ahead = foresee(site, "streamflix", request)
-    journal.take(Doing.PLAN, lambda: Told(f"the latest from {wanted}", (), disaster.plan_facts(ahead)))
+    journal.take(Doing.PLAN, lambda: Told(f"the latest from {ahead.plan.repository}", (), disaster.plan_facts(ahead)))
     assert lost.base in disaster.disaster_plan_text(site, journal.read(), ahead)
     journal.take(Doing.AVAILABILITY, lambda: disaster.verify_availability(site, ahead))
     journal.decide(Doing.PLAN, "by dana", approved=True)
@@ -305,7 +305,7 @@ def test_the_repository_that_reaches_farthest_is_chosen(lost: Lost, bare: Site, 
 
     def chosen(target: Target, *stores: Store) -> str:
         site = dataclasses.replace(bare, repositories={store.name: store for store in (bare.local, *stores)})
-        return disaster.choose_repository(site, "streamflix", target, timeline=None, wanted=disaster.BEST)
+        return plan_recovery(site, "streamflix", target, timeline=None, repository=None).repository
 
     eu = bare.repositories["eu"]
     assert (chosen(Latest(), short, eu), chosen(Latest(), eu, short)) == ("eu", "eu")
@@ -316,7 +316,7 @@ def test_no_repository_reaches_what_was_never_there(lost: Lost, bare: Site) -> N
     lost.eu.rename(lost.eu.with_name("unmounted"))
     try:
         with pytest.raises(PgBackupError, match="no repository reaches the latest") as refused:
-            disaster.choose_repository(bare, "streamflix", Latest(), timeline=None, wanted=disaster.BEST)
+            plan_recovery(bare, "streamflix", Latest(), timeline=None, repository=None)
         scope = disaster.assess_scope(bare, "streamflix", bare.clock())
     finally:
         lost.eu.with_name("unmounted").rename(lost.eu)

@@ -26,8 +26,10 @@ from typing import Any
 
 import psycopg
 
+from pgbackup.adopt import adopt
 from pgbackup.capture import capture_full, capture_incremental, capture_night
 from pgbackup.catalog import PostgresCatalog
+from pgbackup.copy import copy_missing, copy_wal
 from pgbackup.domain.drill import Scenario
 from pgbackup.domain.manifest import Manifest
 from pgbackup.domain.model import Command, ConnectionParameters, Finding, Kind, Verdict
@@ -156,8 +158,8 @@ class Doom:
 
 
 class DoomedStore(LocalStore):
-    def __init__(self, root: Path, doom: Doom) -> None:
-        super().__init__(root)
+    def __init__(self, root: Path, doom: Doom, *, name: str = "local") -> None:
+        super().__init__(root, name=name)
         self._doom = doom
 
     @contextlib.contextmanager
@@ -168,6 +170,10 @@ class DoomedStore(LocalStore):
             yield sink
             self._doom(f"written {name}")
         self._doom(f"stored {name}")
+
+    def delete(self, key: str) -> None:
+        self._doom(f"delete {key.rsplit('/', 1)[-1]}")
+        super().delete(key)
 
     def clean(self, prefix: str) -> None:
         self._doom("clean")
@@ -186,6 +192,18 @@ class DoomedCatalog(PostgresCatalog):
         self.doom("before captured")
         super().captured(manifest, repository=repository, now=now)
         self.doom("after captured")
+
+    def copied(self, backup_id: str, *, repository: str, now: datetime) -> None:
+        self.doom("before copied")
+        super().copied(backup_id, repository=repository, now=now)
+        self.doom("after copied")
+
+    def wal_copied(
+        self, cluster: str, repository: str, *, whole_at: datetime | None, missing: int, error: str, now: datetime
+    ) -> None:
+        self.doom("before wal_copied")
+        super().wal_copied(cluster, repository, whole_at=whole_at, missing=missing, error=error, now=now)
+        self.doom("after wal_copied")
 
     def begin_verification(self, backup_id: str, *, repository: str, owner: str, now: datetime) -> int:
         number = super().begin_verification(backup_id, repository=repository, owner=owner, now=now)
@@ -276,6 +294,11 @@ def perish(call: Call, trace: Path, at: str | None) -> None:
     VERBS[call.verb](site, call)
 
 
+def _with_cellar(site: Site, call: Call) -> Site:
+    cellar = DoomedStore(Path(call.into), site.catalog.doom, name="cellar")
+    return dataclasses.replace(site, repositories={**site.repositories, "cellar": cellar})
+
+
 def _recover_table_at(site: Site, call: Call) -> None:
     target = parse_target(lsn=call.lsn)
     recover_table(site, plan_table(site, "streamflix", "shop", "public.customer", target=target, way=Way.IN_PLACE))
@@ -295,6 +318,9 @@ VERBS: dict[str, Callable[[Site, Call], object]] = {
     "table at": _recover_table_at,
     "cutover": lambda site, call: cut_over(site, plan_cutover(site, "streamflix", "library", call.into)),
     "drill": lambda site, call: drill(site, "streamflix", Scenario(call.into)),
+    "adopt": lambda site, call: adopt(site, "streamflix", Path(call.into)),
+    "copy": lambda site, call: copy_missing(_with_cellar(site, call), "streamflix", "cellar"),
+    "copy wal": lambda site, call: copy_wal(_with_cellar(site, call), "streamflix", "cellar"),
     "switch": lambda site, call: switch_over(site, plan_switch(site, "streamflix", Path(call.into))),
 }
 

@@ -30,6 +30,10 @@ class FaultyWay:
     flip: tuple[Way, bytes, bytes] | None = None
     """Bytes that arrive as others."""
     cuts: list[_Cut] = field(default_factory=list)
+    refused: bytes = b""
+    """A header that the server is said not to know: requests that hold it are answered ``answer``."""
+    heads: list[bytes] = field(default_factory=list)
+    """The requests that came, without their bodies, in lower case."""
     connections: int = 0
 
     def __post_init__(self) -> None:
@@ -53,6 +57,7 @@ class FaultyWay:
         self.refusing = self.hanging = False
         self.answers = 0
         self.flip = None
+        self.refused = b""
         self.cuts.clear()
 
     def close(self) -> None:
@@ -92,10 +97,15 @@ class FaultyWay:
                 one.shutdown(socket.SHUT_RDWR)
 
     def _answered(self, near: socket.socket, chunk: bytes) -> bool:
+        head = chunk.split(b"\r\n\r\n")[0].lower()
+        if b" http/1.1\r\n" not in head:
+            return False
         with self._lock:
-            if not self.answers or b" HTTP/1.1\r\n" not in chunk:
-                return False
-            self.answers -= 1
+            self.heads.append(head)
+            if not (self.refused and self.refused in head):
+                if not self.answers:
+                    return False
+                self.answers -= 1
         near.sendall(f"HTTP/1.1 {self.answer} Fault\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
         return True
 

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from pgbackup.store.s3 import client_config
 
 BUCKET = "backups"
 ACCESS, SECRET = "backupkey", "backupsecret"
+NARROW = ("narrowkey", "narrowsecret")
+"""Keys that reach one prefix, ``narrow``, and nothing else."""
 _ADMIN, _ADMIN_SECRET = "adminkey", "adminsecret"
 _PORTS = 6
 _IDENTITIES = {
@@ -37,7 +39,13 @@ _IDENTITIES = {
             "credentials": [{"accessKey": ACCESS, "secretKey": SECRET}],
             "actions": [f"{right}:{BUCKET}" for right in ("Read", "Write", "List", "Tagging")],
         },
-    ]
+        {
+            "name": "narrow",
+            "credentials": [{"accessKey": NARROW[0], "secretKey": NARROW[1]}],
+            "actions": [f"{right}:{BUCKET}/narrow/*" for right in ("Read", "Write", "List", "Tagging")],
+        },
+    ],
+    "kms": {"default_provider": "local", "providers": {"local": {"type": "local", "enableOnDemandCreate": True}}},
 }
 
 
@@ -134,9 +142,19 @@ class Region:
 
 def make_client(endpoint: str, keys: tuple[str, str], settings: S3) -> Any:
     """Return a client with the product's own configuration."""
-    return boto3.session.Session(keys[0], keys[1], region_name="us-east-1").client(
-        "s3", endpoint_url=endpoint, config=client_config(settings)
+    return _session().client(
+        "s3",
+        endpoint_url=endpoint,
+        aws_access_key_id=keys[0],
+        aws_secret_access_key=keys[1],
+        config=client_config(settings),
     )
+
+
+@cache
+def _session() -> Any:
+    """What boto3 knows of S3, read once: half of what a client costs."""
+    return boto3.session.Session(region_name="us-east-1")
 
 
 def _free_ports() -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pgbackup.domain.errors import UnfitError
-from pgbackup.stream.gpg import parse_public_key
+from pgbackup.stream.gpg_keys import parse_public_key
 
 FILE = Path("k.asc")
 PRIMARY = "pub:-:255:22:AAAA:1700000000:{expires}::-:::{uses}::::::23::0:"

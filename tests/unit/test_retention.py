@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from random import Random
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import Phase, given, settings
@@ -247,6 +248,74 @@ def _window_is_reached(
             assert any(world.reaches(one, moment, timeline, number, archive) for one in left), f"{moment} is lost"
 
 
+@given(st.data())
+@settings(max_examples=12, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+def test_a_region_alone_loses_no_moment_that_it_could_reach(data: st.DataObject) -> None:
+    """Copies come late, some never; what is there counts from when it came."""
+    world = World()
+    stored: dict[str, Stored] = {}
+    archive: dict[tuple[int, int], StoredSegment] = {}
+    on_the_way: list[str] = []
+    copied = 0
+    chain: str | None = None
+    for number in range(data.draw(st.integers(15, 60))):
+        night = data.draw(nights)
+        for quarter in range(4):
+            now = ZERO + number * DAY + quarter * QUARTER
+            if quarter == 0 and night != "missed":
+                chain = world.back_up(now, night, None)  # type: ignore[arg-type]
+            elif quarter and chain and data.draw(st.booleans()):
+                chain = world.back_up(now, Verdict.VERIFIED, chain)
+            if chain and chain not in stored and chain not in on_the_way and data.draw(st.integers(0, 9)):
+                on_the_way.append(chain)
+            world.live(now + QUARTER)
+        now = ZERO + (number + 1) * DAY
+        if data.draw(st.integers(0, 2)):  # else the region is down
+            for name in on_the_way[: (arrived := data.draw(st.integers(0, len(on_the_way))))]:
+                stored[name] = world.backups[name]
+            del on_the_way[:arrived]
+            for key in list(world.segments)[copied:]:
+                archive[key] = dataclasses.replace(world.segments[key], modified=now)
+            copied = len(world.segments)
+        before = _reachable(world, stored, archive, now)
+        _rotate_region(stored, archive, now)
+        assert before <= _reachable(world, stored, archive, now)
+        if data.draw(st.integers(0, 12)) == 0:
+            world.go_back(data.draw(st.integers(1, min(len(world.lived), 40))))
+            chain = None
+
+
+def _rotate_region(stored: dict[str, Stored], archive: dict[tuple[int, int], StoredSegment], now: datetime) -> None:
+    """Rotate, where a parent may not have arrived."""
+    kept, wal = dict(stored), dict(archive)
+    plan = plan_retention(list(stored.values()), archive.values(), POLICY, now)
+    newest = max(
+        (one for one in stored.values() if one.verdict is Verdict.VERIFIED), key=lambda one: one.moment, default=None
+    )
+    for gone in plan.going:
+        del stored[gone.id]
+    for cut in plan.cuts:
+        for key in [key for key in archive if key[0] == cut.timeline and key[1] < cut.before]:
+            del archive[key]
+    assert all(one.parent in stored for one in stored.values() if one.parent in kept), "what something stands on stays"
+    while newest is not None:
+        assert newest.id in stored, "the newest verified chain stays"
+        newest = kept.get(newest.parent or "")
+    _no_new_gap(set(wal), set(archive))
+    _same_again(stored, archive, now)
+
+
+def _reachable(
+    world: World, stored: dict[str, Stored], archive: dict[tuple[int, int], StoredSegment], now: datetime
+) -> set[tuple[datetime, int, int]]:
+    bases = [one for one in stored.values() if one.verdict is Verdict.VERIFIED and one.kind is Kind.BASE]
+    return {
+        (moment, timeline, number)
+        for moment, timeline, number in world.lived
+        if now - moment <= POLICY.window and any(world.reaches(one, moment, timeline, number, archive) for one in bases)
+    }
+
+
 def physical(moment: datetime, number: int, **changes: object) -> Stored:
     base = Stored(
         f"base_{moment:%Y%m%d}",
@@ -308,3 +377,58 @@ def test_nothing_proved_nothing_goes() -> None:
     plan = plan_retention(bases, archived(range(100)), POLICY, ZERO + 100 * DAY)
     assert not plan.going
     assert [cut.count for cut in plan.cuts] == [0]
+
+
+@given(st.integers(0, 5000))
+def test_a_wrong_clock_cuts_no_wal(days: int) -> None:
+    bases = [physical(ZERO + day * DAY, day) for day in range(40)]
+    unproved = [physical(ZERO + day * DAY, day, id=f"u{day}", verdict=verdict)
+                for day, verdict in ((30, None), (31, Verdict.REJECTED))]  # fmt: skip
+    now = ZERO + 39 * DAY
+    assert plan_retention([*bases, *unproved], archived(range(40)), POLICY, now + days * DAY) == plan_retention(
+        [*bases, *unproved], archived(range(40)), POLICY, now
+    )
+
+
+@given(st.sampled_from(["America/New_York", "Pacific/Kiritimati", "Europe/Berlin"]), st.integers(0, 3))
+def test_a_time_zone_and_its_clock_changes_change_nothing(zone: str, hour: int) -> None:
+    moments = [ZERO + number * DAY + timedelta(hours=hour) for number in range(400)]
+    here = [dump(moment) for moment in moments]
+    there = [dataclasses.replace(one, moment=one.moment.astimezone(ZoneInfo(zone))) for one in here]
+    now = moments[-1] + QUARTER
+    one, other = (
+        plan_retention(here, (), POLICY, now),
+        plan_retention(there, (), POLICY, now.astimezone(ZoneInfo(zone))),
+    )
+    assert [fate.rules for fate in one.fates] == [fate.rules for fate in other.fates]
+
+
+@given(st.data())
+@settings(max_examples=40)
+def test_what_is_damaged_counts_for_nothing_and_stays_as_long_as_it_would(data: st.DataObject) -> None:
+    days = data.draw(st.lists(st.integers(0, 120), min_size=1, max_size=25, unique=True))
+    whole = [physical(ZERO + day * DAY, day) for day in days] + [dump(ZERO + day * DAY) for day in days]
+    harmed = data.draw(st.sets(st.sampled_from(range(len(whole)))))
+    mixed = [dataclasses.replace(one, damage="cut") if index in harmed else one for index, one in enumerate(whole)]
+    sound = [one for one in mixed if not one.damage]
+    now = ZERO + 121 * DAY
+    plan, alone = (plan_retention(some, archived(range(121)), POLICY, now) for some in (mixed, sound))
+    as_if = {fate.backup.id: fate.rules for fate in plan_retention(whole, (), POLICY, now).fates}
+    assert [fate for fate in plan.fates if not fate.backup.damage] == list(alone.fates)
+    assert {fate.backup.id for fate in plan.fates if fate.backup.damage and fate.rules} == {
+        one.id for one in mixed if one.damage and as_if[one.id]
+    }
+    assert plan.cuts[0].before <= alone.cuts[0].before
+
+
+def test_what_the_storage_locks_or_nobody_can_read_stays() -> None:
+    bases = [physical(ZERO + day * DAY, day) for day in range(40)]
+    unread = physical(ZERO, 0, id="unread", physical=None, verdict=None, parent=bases[2].id, reasons=("left alone",))
+    bases[3] = dataclasses.replace(bases[3], reasons=("locked",))
+    some = archived(range(40))
+    some[7] = dataclasses.replace(some[7], locked=True)
+    plan = plan_retention([*bases, unread], some, POLICY, ZERO + 39 * DAY)
+    assert [rules(plan, one) for one in (unread, bases[2], bases[3])] == [
+        ("left alone",), ("unread stands on it",), ("locked",),
+    ]  # fmt: skip
+    assert [(cut.before, cut.count) for cut in plan.cuts] == [(7, 7)]

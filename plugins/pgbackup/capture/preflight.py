@@ -10,6 +10,7 @@ from functools import partial
 import psycopg
 
 from pgbackup.capture.source import fitting_programs, refuse_standby
+from pgbackup.capture.writer import try_signing
 from pgbackup.domain.errors import PgBackupError
 from pgbackup.domain.findings import Answer, timed
 from pgbackup.domain.model import Finding, State
@@ -64,7 +65,7 @@ def preflight(site: Site, cluster: str) -> tuple[Finding, ...]:
     parameters = site.connections(cluster)
     findings = [
         _ask("catalog answers", lambda: _catalog(site)),
-        _ask("recipients' keys are valid", lambda: _keys(site)),
+        _ask("keys are valid", lambda: _keys(site)),
     ]
     reachable = _ask("server answers", lambda: _server(connect(parameters)))
     findings.append(reachable)
@@ -125,6 +126,7 @@ def _catalog(site: Site) -> Answer:
 
 def _keys(site: Site) -> Answer:
     recipients = site.keyring.recipients()
+    try_signing(site)
     return True, ", ".join(recipients) or "encryption is off", ""
 
 

@@ -7,13 +7,19 @@ import time
 from hashlib import sha256
 from io import BytesIO
 
-from pgbackup.domain.ids import MANIFEST, SUMS, BackupId
+from pgbackup.domain.ids import MANIFEST, SIGNATURE, SUMS, BackupId
 from pgbackup.domain.manifest import File, Manifest
 from pgbackup.domain.model import Command
 from pgbackup.domain.ports import Readable, Site
 from pgbackup.domain.sums import format_sums
 
 log = logging.getLogger(__name__)
+
+
+def try_signing(site: Site) -> None:
+    """Raise what signing raises, before anything is dumped, and for a signature that would not be accepted here."""
+    if signature := site.keyring.sign(b""):
+        site.keyring.check_signature(b"", signature)
 
 
 class BackupWriter:
@@ -24,6 +30,7 @@ class BackupWriter:
         self._id = backup_id
         self._files: list[File] = []
         self.recipients = site.keyring.recipients()
+        try_signing(site)
         self._passphrase = site.keyring.new_passphrase()
         if site.keyring.suffix:
             wrapped = site.keyring.wrap(self._passphrase)
@@ -69,12 +76,17 @@ class BackupWriter:
         return self.stream(name, BytesIO(data))
 
     def commit(self, manifest: Manifest) -> None:
-        """Write the manifest, then the checksums over everything: from then on it is a backup."""
+        """Write the manifest, then the checksums over everything: from then on it is a backup. Their signature, where
+        there is a signing key, comes before them.
+        """
         text = manifest.to_json()
         self._plain(MANIFEST, text)
         digests = {file.name: file.stored_sha256 for file in self._files}
         digests[MANIFEST] = sha256(text).hexdigest()
-        self._plain(SUMS, format_sums(digests))
+        sums = format_sums(digests)
+        if signature := self._site.keyring.sign(sums):
+            self._plain(SIGNATURE, signature)
+        self._plain(SUMS, sums)
 
     def _plain(self, name: str, data: bytes) -> None:
         with self._site.local.create(self._id.key(name)) as sink:

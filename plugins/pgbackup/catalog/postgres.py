@@ -11,6 +11,7 @@ from psycopg.rows import DictRow, class_row
 from pgbackup.catalog.listing import Listings
 from pgbackup.catalog.observations import Observations
 from pgbackup.domain.errors import RefusedError
+from pgbackup.domain.findings import blames_capture
 from pgbackup.domain.manifest import Manifest
 from pgbackup.domain.model import Backup, Copy, CopyState, Finding, Kind, State, Verdict, Verification, WalCopy
 from pgbackup.domain.settings import LOCAL
@@ -184,7 +185,7 @@ class PostgresCatalog(Observations, Listings):
                 " %(database_bytes)s, %(manifest)s) ON CONFLICT (id) DO NOTHING",
                 _columns(manifest),
             )
-            _copy(connection, manifest.id, repository, copy, now)
+            is_new = _copy(connection, manifest.id, repository, copy, now)
             for attempt in verifications:
                 inserted = connection.execute(
                     "INSERT INTO verification (backup_id, repository, attempt, owner, started_at, finished_at, verdict,"
@@ -199,11 +200,15 @@ class PostgresCatalog(Observations, Listings):
                         attempt.reason,
                     ),
                 ).fetchone()
-                if inserted is None:
-                    continue
-                key = (manifest.id, attempt.repository, attempt.attempt, "attested")
-                _insert_findings(connection, key, attempt.findings)
-                _apply_verdict(connection, manifest.id, attempt.repository, attempt.verdict, attempt.finished_at)
+                if inserted is not None:
+                    key = (manifest.id, attempt.repository, attempt.attempt, "attested")
+                    _insert_findings(connection, key, attempt.findings)
+                if inserted is not None or (is_new and attempt.repository == repository):  # read elsewhere before
+                    _apply_verdict(connection, manifest.id, attempt.repository, attempt.verdict, attempt.finished_at)
+            if any(map(blames_capture, verifications)):
+                _reject(connection, manifest.id)
+            if manifest.parent is not None:
+                _reject_children(connection, manifest.parent)
 
     def expire(self, backup_id: str, *, repository: str) -> None:
         """Record that a copy is deleted; see ports.Catalog."""
@@ -261,12 +266,14 @@ def _columns(manifest: Manifest) -> dict[str, object]:
 
 def _copy(
     connection: psycopg.Connection[DictRow], backup_id: str, repository: str, state: CopyState, now: datetime
-) -> None:
-    connection.execute(
+) -> bool:
+    """Record a copy; tell whether it was unknown."""
+    done = connection.execute(
         "INSERT INTO backup_copy (backup_id, repository, state, stored_at) VALUES (%s, %s, %s, %s)"
         " ON CONFLICT (backup_id, repository) DO NOTHING",
         (backup_id, repository, state, now),
     )
+    return done.rowcount > 0
 
 
 def _insert_findings(
@@ -289,11 +296,17 @@ def _apply_verdict(
 ) -> None:
     """Move the copy's and the backup's state. One verified copy proves the capture; a damaged copy beside it, or beside
     the one it was copied from and that nobody has judged yet, is copied again, so it doesn't reject the backup. What
-    stands on a rejected backup is rejected with it.
+    stands on a rejected backup is rejected with it. Verdicts go along with copies: that of a repository which the
+    catalog knows no copy in (it is being rebuilt from another one) proves the capture too.
     """
     if verdict is None:
         return
     copy_state = CopyState.VERIFIED if verdict is Verdict.VERIFIED else CopyState.DAMAGED
+    known = connection.execute(
+        "SELECT state FROM backup_copy WHERE (backup_id, repository) = (%s, %s) FOR UPDATE", (backup_id, repository)
+    ).fetchone()
+    if known["state"] == CopyState.EXPIRED if known else verdict is Verdict.REJECTED:
+        return  # deleted while it was verified; or it says nothing of the copies that there are
     connection.execute(
         "UPDATE backup_copy SET state = %s, verified_at = CASE WHEN %s = 'verified' THEN %s ELSE verified_at END"
         " WHERE (backup_id, repository) = (%s, %s)",
@@ -301,12 +314,29 @@ def _apply_verdict(
     )
     connection.execute(
         "UPDATE backup_log SET state = CASE WHEN EXISTS (SELECT FROM backup_copy AS c"
-        " WHERE c.backup_id = backup_log.id AND c.state = 'verified') THEN 'verified' WHEN EXISTS (SELECT"
+        " WHERE c.backup_id = backup_log.id AND c.state = 'verified') OR EXISTS (SELECT FROM verification AS v"
+        " LEFT JOIN backup_copy AS c USING (backup_id, repository) WHERE v.backup_id = backup_log.id"
+        " AND c.backup_id IS NULL AND v.verdict = 'verified') THEN 'verified' WHEN EXISTS (SELECT"
         " FROM backup_copy AS c WHERE c.backup_id = backup_log.id AND (c.repository, c.state) = (%s, 'stored'))"
         " THEN 'captured' ELSE 'rejected' END"
         " WHERE id = %s AND state IN ('captured', 'verified', 'rejected')",
         (LOCAL, backup_id),
     )
+    _reject_children(connection, backup_id)
+
+
+def _reject(connection: psycopg.Connection[DictRow], backup_id: str) -> None:
+    """Reject a backup that is no better in any repository, unless a copy proved it, here or where it came from."""
+    connection.execute(
+        "UPDATE backup_log AS b SET state = 'rejected' WHERE id = %s AND state = 'captured'"
+        " AND NOT EXISTS (SELECT FROM verification AS v WHERE v.backup_id = b.id AND v.verdict = 'verified')",
+        (backup_id,),
+    )
+    _reject_children(connection, backup_id)
+
+
+def _reject_children(connection: psycopg.Connection[DictRow], backup_id: str) -> None:
+    """Reject what stands on a rejected backup."""
     connection.execute(
         "WITH RECURSIVE rejected AS (SELECT id FROM backup_log WHERE id = %s AND state = 'rejected'"
         " UNION SELECT b.id FROM backup_log AS b JOIN rejected AS r ON b.parent = r.id)"

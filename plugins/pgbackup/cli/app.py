@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated
 
@@ -12,9 +13,12 @@ import typer
 
 from pgbackup.capture import capture_base, capture_full, capture_incremental, capture_night, preflight
 from pgbackup.catalog.rebuild import rebuild
+from pgbackup.cli.adopt import adopt_dumps
+from pgbackup.cli.audit import audit_storage
 from pgbackup.cli.copies import copy_all, show_copies
 from pgbackup.cli.drill import drill_app
 from pgbackup.cli.face import Cluster, Config, Json, failures, open_site, running
+from pgbackup.cli.keys import keys_app
 from pgbackup.cli.output import (
     backup_document,
     finding_document,
@@ -22,12 +26,15 @@ from pgbackup.cli.output import (
     print_backups,
     print_findings,
     print_json,
+    verdict_line,
     verification_document,
 )
 from pgbackup.cli.recovery import check_latest, recover_app, show_plan
 from pgbackup.cli.rotation import hold_app, plan_rotation, rotate
+from pgbackup.cli.sheet import sheet_app
 from pgbackup.cli.wal import wal_app
 from pgbackup.cli.watch import watch_archive
+from pgbackup.copy import check_repository
 from pgbackup.domain.errors import ConfigurationError, RefusedError
 from pgbackup.domain.ids import BackupId
 from pgbackup.domain.manifest import Manifest
@@ -47,6 +54,8 @@ Check = Annotated[bool, typer.Option("--verify", help="Restore it and compare it
 app.add_typer(backup_app, name="backup")
 app.add_typer(catalog_app, name="catalog")
 app.add_typer(wal_app, name="wal")
+app.command("adopt")(adopt_dumps)
+app.add_typer(sheet_app, name="sheet")
 app.command("watch")(watch_archive)
 app.command("copies")(show_copies)
 app.command("copy")(copy_all)
@@ -57,6 +66,8 @@ app.add_typer(drill_app, name="drill")
 app.command("plan-rotation")(plan_rotation)
 app.command("rotate")(rotate)
 app.add_typer(hold_app, name="hold")
+app.command("audit")(audit_storage)
+app.add_typer(keys_app, name="keys")
 
 
 @backup_app.command("full")
@@ -129,7 +140,7 @@ def verify_backup(
         print_json(verification_document(verification))
     else:
         print_findings(verification.findings)
-        out.print(f"{verification.backup_id} in {verification.repository}: {verification.verdict}")
+        out.print(verdict_line(verification), markup=False)
     if verification.verdict is not Verdict.VERIFIED:
         raise typer.Exit(RefusedError.exit_code)
 
@@ -175,12 +186,15 @@ def show_backup(
 
 @app.command("doctor")
 def doctor(config: Config = None, cluster: Cluster = None, json: Json = False) -> None:
-    """Check everything that a backup needs: reachability, rights, versions, keys, space, clocks."""
+    """Check everything that a backup needs: reachability, rights, versions, keys, space, clocks, each repository."""
     findings: dict[str, tuple[Finding, ...]] = {}
     with failures(json=json):
         site = open_site(config)
         for name in [cluster] if cluster else list(site.settings.clusters):
             findings[name] = preflight(site, name)
+        with ThreadPoolExecutor() as pool:  # one that is silent delays no other
+            checked = pool.map(check_repository, site.repositories.values())
+            findings.update(zip((f"repository {name}" for name in site.repositories), checked, strict=True))
     if json:
         print_json({name: [finding_document(finding) for finding in found] for name, found in findings.items()})
     else:

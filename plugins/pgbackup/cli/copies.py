@@ -9,16 +9,21 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from pgbackup.cli.face import Cluster, Config, Json, failures, only, open_site, running
 from pgbackup.cli.output import out, print_error, print_json
-from pgbackup.copy import copy_missing, copy_wal
+from pgbackup.copy import copy_backup, copy_missing, copy_wal, missing_copies
 from pgbackup.domain.errors import ConfigurationError, PgBackupError
-from pgbackup.domain.model import Backup, State, WalCopy
+from pgbackup.domain.ids import BackupId
+from pgbackup.domain.model import Backup, CopyState, State, WalCopy
 from pgbackup.domain.ports import Site
+from pgbackup.domain.settings import LOCAL
+from pgbackup.watch.text import span
 
 _HELD = frozenset({State.CAPTURED, State.VERIFIED, State.REJECTED})
 _NONE = "-"
+_ALARMING = {_NONE: "bold red", CopyState.DAMAGED: "bold red"}
 
 
 def show_copies(config: Config = None, cluster: Cluster = None, json: Json = False) -> None:
@@ -30,34 +35,41 @@ def show_copies(config: Config = None, cluster: Cluster = None, json: Json = Fal
         reached = {one.repository: one for one in site.catalog.wal_copies(name)}
         others = _others(site)
         lags = {one: site.clock() - found.whole_at for one, found in reached.items() if found.whole_at}
+        behind = {one: len(missing_copies(site, name, one)) for one in others}
     if json:
         wal = {one: _wal_document(reached.get(one), lags.get(one)) for one in others}
         print_json({"backups": [_document(backup, site) for backup in backups], "wal": wal})
         return
     table = Table("backup", *site.repositories, box=None, pad_edge=False)
     for backup in backups:
-        table.add_row(*map(str, _document(backup, site).values()))
+        states = list(_document(backup, site).values())
+        table.add_row(states[0], *(Text(one, style=_ALARMING.get(one, "")) for one in states[1:]))
     table.add_row("WAL", "", *(_wal_text(reached.get(one), lags.get(one)) for one in others))
     out.print(table)
+    for one in others:
+        _print_behind(one, behind[one], reached.get(one))
 
 
 def copy_all(
+    backup_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="One backup; default: all.")] = None,
     to: Annotated[str | None, typer.Option("--to", help="One repository; default: all.", show_default=False)] = None,
+    source: Annotated[str, typer.Option("--from", help="Which copy of ID to read.")] = LOCAL,
     config: Config = None,
     cluster: Cluster = None,
     json: Json = False,
 ) -> None:
-    """Copy every backup and all WAL that a repository lacks; one that is down delays no other."""
+    """Copy every backup and all WAL that a repository lacks; one that is down delays no other.
+
+    With an ID only that backup, also back: `pgbackup copy ID --from REGION --to local`; verify it then.
+    """
+    with failures(json=json):
+        cluster = BackupId.parse(backup_id).cluster if backup_id else cluster
     with running("copy", config, cluster, json=json) as (site, name):
-        others = [to] if to else _others(site)
-        if not others or not set(others) <= set(_others(site)):
-            raise ConfigurationError(
-                f"no repository {to!r} to copy to" if to else "there is no repository to copy to",
-                detail=", ".join(_others(site)) or None,
-                hint="`repositories` in protocol.yaml names them",
-            )
+        others = _targets(site, backup_id, source, to)
         with ThreadPoolExecutor(max_workers=len(others)) as pool:
-            done = dict(zip(others, pool.map(lambda one: _copy(site, name, one), others), strict=True))
+            done = dict(
+                zip(others, pool.map(lambda one: _copy(site, name, one, backup_id, source), others), strict=True)
+            )
     if json:
         print_json({one: {"backups": backups, "wal": wal} for one, (backups, wal, _) in done.items()})
     errors = [error for _, _, found in done.values() for error in found]
@@ -70,16 +82,38 @@ def copy_all(
         raise typer.Exit(max(error.exit_code for error in errors))
 
 
-def _copy(site: Site, cluster: str, repository: str) -> tuple[list[str], int, Sequence[PgBackupError]]:
+def _targets(site: Site, backup_id: str | None, source: str, to: str | None) -> list[str]:
+    """Return where to copy to; raises ConfigurationError for what cannot be meant."""
+    possible = [one for one in (site.repositories if backup_id else _others(site)) if one != source]
+    wanted = [to] if to else [one for one in _others(site) if one != source]
+    if source not in site.repositories:
+        raise ConfigurationError(f"no repository {source!r} to copy from", detail=", ".join(site.repositories))
+    if source != site.local.name and not (backup_id and to):
+        raise ConfigurationError("copied from another repository is one backup to another", hint="name ID and --to")
+    if not wanted or not set(wanted) <= set(possible):
+        raise ConfigurationError(
+            f"no repository {to!r} to copy to" if to else "there is no repository to copy to",
+            detail=", ".join(possible) or None,
+            hint="`repositories` in protocol.yaml names them",
+        )
+    return wanted
+
+
+def _copy(
+    site: Site, cluster: str, repository: str, backup_id: str | None, source: str
+) -> tuple[list[str], int, Sequence[PgBackupError]]:
     """Copy to one repository: WAL first, it is what is lost; return what was copied, and what went wrong."""
     backups: list[str] = []
     wal, errors = 0, list[PgBackupError]()
     try:
-        wal = copy_wal(site, cluster, repository)
+        wal = 0 if backup_id else copy_wal(site, cluster, repository)
     except PgBackupError as error:
         errors.append(error)
     try:
-        backups = [copied.backup_id for copied in copy_missing(site, cluster, repository)]
+        if backup_id:
+            backups = [copy_backup(site, backup_id, repository, source=source).backup_id]
+        else:
+            backups = [copied.backup_id for copied in copy_missing(site, cluster, repository)]
     except PgBackupError as error:
         errors.append(error)
     return backups, wal, errors
@@ -106,4 +140,15 @@ def _wal_text(reached: WalCopy | None, lag: timedelta | None) -> str:
     if reached is None or lag is None:
         return "never copied"
     missing = f", {reached.missing} files missing" if reached.missing else ""
-    return f"{lag.total_seconds() / 60:.0f} min behind{missing}"
+    return f"{span(lag)} behind{missing}"
+
+
+def _print_behind(repository: str, backups: int, reached: WalCopy | None) -> None:
+    """Say what a repository lacks, why, and what to do; nothing of one that has everything."""
+    lacks = [f"{backups} backups"] if backups else []
+    lacks += [f"{reached.missing} WAL files"] if reached and reached.missing else []
+    if lacks or (reached and reached.error):
+        out.print(f"{repository} lacks {' and '.join(lacks) or 'WAL'}", style="bold red", markup=False)
+        if reached and reached.error:
+            out.print(f"DETAIL: {' '.join(reached.error.split())}", markup=False)
+        out.print(f"HINT: pgbackup copy --to {repository}", markup=False)

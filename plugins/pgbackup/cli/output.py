@@ -12,7 +12,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from rich.table import Table
 
 from pgbackup.domain.errors import PgBackupError
-from pgbackup.domain.model import Backup, Finding, Verification
+from pgbackup.domain.model import Backup, Finding, Severity, Verdict, Verification
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -36,14 +36,27 @@ def print_error(error: PgBackupError, *, as_json: bool) -> None:
         err.print(f"HINT: {error.hint}", markup=False)
 
 
+_MARKS = {
+    Severity.FAILURE: "[bold red]FAILED[/]",
+    Severity.WARNING: "[yellow]warns[/] ",
+    Severity.UNKNOWN: "[yellow]unknown[/]",
+}
+
+
 def print_findings(findings: Iterable[Finding]) -> None:
     """Print one line a finding, with the hint under those that did not hold."""
     for finding in findings:
-        mark = "[green]ok[/]    " if finding.ok else "[bold red]FAILED[/]"
+        mark = "[green]ok[/]    " if finding.ok else _MARKS[finding.severity]
         out.print(mark, f"{finding.seconds:7.2f} s ", end=" ")
         out.print(f"{finding.name}" + (f": {finding.detail}" if finding.detail else ""), markup=False)
         if not finding.ok and finding.hint:
             out.print(f"                   HINT: {finding.hint}", markup=False)
+
+
+def verdict_line(verification: Verification) -> str:
+    """Say what a verification concluded, and what a verified backup was not compared with."""
+    remark = f" ({verification.reason})" if verification.verdict is Verdict.VERIFIED and verification.reason else ""
+    return f"{verification.backup_id} in {verification.repository}: {verification.verdict}{remark}"
 
 
 def print_backups(backups: Sequence[Backup]) -> None:

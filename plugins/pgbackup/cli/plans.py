@@ -16,7 +16,12 @@ ToLsn = Annotated[str | None, typer.Option("--lsn", help="A position in the WAL,
 ToXid = Annotated[int | None, typer.Option("--xid", help="A transaction that is the last one to come back.")]
 ToName = Annotated[str | None, typer.Option("--name", help="A named restore point (pg_create_restore_point).")]
 OnTimeline = Annotated[int | None, typer.Option("--timeline", help="Another history than the newest one.", min=1)]
-Source = Annotated[str, typer.Option("--from", help="The repository to recover from.")]
+Source = Annotated[
+    str | None,
+    typer.Option(
+        "--from", help="The only repository to read; default: local, or the best of the others.", show_default=False
+    ),
+]
 
 
 def print_plan(plan: RecoveryPlan) -> None:

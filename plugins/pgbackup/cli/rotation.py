@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 from pydantic import TypeAdapter, ValidationError
 from rich.markdown import Markdown
 
 from pgbackup.cli.face import Cluster, Config, Json, failures, only, open_site, running
-from pgbackup.cli.output import out, print_json
-from pgbackup.domain.errors import ConfigurationError, RefusedError
+from pgbackup.cli.output import out, print_error, print_json
+from pgbackup.domain.errors import ConfigurationError, PgBackupError, RefusedError
 from pgbackup.domain.hold import Hold
-from pgbackup.domain.ids import BackupId
 from pgbackup.domain.ports import Site
 from pgbackup.domain.settings import Duration
-from pgbackup.rotate import apply, holds_of, plan, put_hold, release_hold
+from pgbackup.rotate import Applied, apply, list_holds, plan, put_hold, release_hold
 from pgbackup.rotate.text import applied_text, plan_text
 
+_T = TypeVar("_T")
 _DURATION: TypeAdapter[timedelta] = TypeAdapter(Duration)
 hold_app = typer.Typer(help="Backups that nobody may delete.", no_args_is_help=True)
 Repository = Annotated[
@@ -34,30 +35,56 @@ def plan_rotation(
     with failures(json=json):
         site = open_site(config)
         name = only(site, cluster)
-        plans = [plan(site, name, one) for one in ([repository] if repository else site.repositories)]
+        plans, errors = _each(site, repository, lambda one: plan(site, name, one))
     if json:
         print_json([one.document() for one in plans])
     else:
         for one in plans:
             out.print(Markdown(plan_text(one)))
+    _end(errors, json=json)
 
 
 def rotate(config: Config = None, cluster: Cluster = None, repository: Repository = None, json: Json = False) -> None:
-    """Delete what no rule keeps; exit 1: something could not be deleted, the next rotation tries again."""
+    """Delete what no rule keeps; exit 1: something could not be deleted, the next rotation tries again.
+
+    A repository that is down delays no other.
+    """
     with running("rotate", config, cluster, json=json) as (site, name):
-        applied = []
-        for one in [repository] if repository else site.repositories:
+
+        def one_after_the_other(one: str) -> Applied:
             planned = plan(site, name, one)
             if not json:
                 out.print(Markdown(plan_text(planned)))
-            applied.append(apply(site, planned.document()))
+            return apply(site, planned.document())
+
+        applied, errors = _each(site, repository, one_after_the_other)
     if json:
         print_json([asdict(one) for one in applied])
     else:
         for done in applied:
             out.print(Markdown(applied_text(done)))
+    _end(errors, json=json)
     if any(one.failures for one in applied):
         raise typer.Exit(RefusedError.exit_code)
+
+
+def _each(site: Site, repository: str | None, do: Callable[[str], _T]) -> tuple[list[_T], list[PgBackupError]]:
+    """Do something for one repository, or for each by itself; return what came of it, and the errors."""
+    done: list[_T] = []
+    errors: list[PgBackupError] = []
+    for one in [repository] if repository else site.repositories:
+        try:
+            done.append(do(one))
+        except PgBackupError as error:
+            errors.append(error)
+    return done, errors
+
+
+def _end(errors: list[PgBackupError], *, json: bool) -> None:
+    for error in errors:
+        print_error(error, as_json=json)
+    if errors:
+        raise typer.Exit(max(error.exit_code for error in errors))
 
 
 @hold_app.command("add")
@@ -80,11 +107,11 @@ def add_hold(
 
 
 @hold_app.command("list")
-def list_holds(config: Config = None, cluster: Cluster = None, json: Json = False) -> None:
+def show_holds(config: Config = None, cluster: Cluster = None, json: Json = False) -> None:
     """List the holds that stand."""
     with failures(json=json):
         site = open_site(config)
-        holds = _holds(site, only(site, cluster))
+        holds = list_holds(site, only(site, cluster))
     _print(holds, json=json)
 
 
@@ -98,7 +125,7 @@ def drop_hold(
     """Release a hold in every repository: the next rotation may delete its backup."""
     with failures(json=json):
         site = open_site(config)
-        found = [hold for hold in _holds(site, only(site, cluster)) if hold.id == hold_id]
+        found = [hold for hold in list_holds(site, only(site, cluster)) if hold.id == hold_id]
         if not found:
             raise RefusedError(f"no hold {hold_id} stands", hint="`pgbackup hold list` shows which do")
         release_hold(site, found[0])
@@ -108,15 +135,6 @@ def drop_hold(
         out.print(f"released: {found[0].backup_id} {found[0]}", markup=False)
 
 
-def _holds(site: Site, cluster: str) -> list[Hold]:
-    ids = {
-        backup.id
-        for backup in site.catalog.backups(cluster)
-        if any(c.repository in site.repositories for c in backup.copies)
-    }
-    return [hold for name in sorted(ids) for hold in holds_of(site, site.local, BackupId.parse(name))]
-
-
 def _duration(text: str) -> timedelta:
     try:
         return _DURATION.validate_python(text)
@@ -124,7 +142,7 @@ def _duration(text: str) -> timedelta:
         raise ConfigurationError(f"{text!r} is not a duration", hint="such as 12h, 30d, 4w") from None
 
 
-def _print(holds: list[Hold], *, json: bool) -> None:
+def _print(holds: Sequence[Hold], *, json: bool) -> None:
     if json:
         print_json([hold.model_dump(mode="json") | {"id": hold.id} for hold in holds])
     else:

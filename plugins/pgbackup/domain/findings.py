@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from pgbackup.domain.model import Finding, Verdict
+from pgbackup.domain.model import Finding, Verdict, Verification
 
 BYTES = "stored files match their checksums"
 DECRYPT = "decrypts with today's keys"
@@ -14,6 +14,7 @@ RESTORE = "restore completes"
 RECOVERY = "recovery reaches the marked point"
 TABLES = "all tables restored"
 CONTENT = "rows and contents equal the source"
+UNCOMPARED = "every row can be read (there is no source to compare with)"
 LARGE_OBJECTS = "large objects equal the source"
 OBJECTS = "definitions equal the source"
 FOREIGN_KEYS = "foreign keys hold"
@@ -39,9 +40,21 @@ def verdict(findings: Iterable[Finding]) -> Verdict:
     return Verdict.VERIFIED if all(finding.ok for finding in findings) else Verdict.REJECTED
 
 
+def blames_capture(verification: Verification) -> bool:
+    """Tell whether what was captured is rejected, with the bytes that were captured: then every copy is as bad."""
+    whole = any(finding.name == BYTES and finding.ok for finding in verification.findings)
+    return verification.verdict is Verdict.REJECTED and whole
+
+
 def failures(findings: Iterable[Finding]) -> str:
     """Say in one line what did not hold."""
     return "; ".join(f"{finding.name}: {finding.detail}" for finding in findings if not finding.ok)
+
+
+def remark(findings: Iterable[Finding]) -> str:
+    """Say what a verdict does not vouch for, where that is not a matter of configuration."""
+    alone = any(finding.name == UNCOMPARED for finding in findings)
+    return "contents were not compared with a source: the dump was adopted, not taken by us" if alone else ""
 
 
 def merged(parts: Iterable[Iterable[Finding]]) -> tuple[Finding, ...]:

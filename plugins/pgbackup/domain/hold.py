@@ -7,7 +7,7 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from pgbackup.domain.errors import RefusedError
 
@@ -27,8 +27,8 @@ class Hold(BaseModel):
     backup_id: str
     owner: str
     reason: str
-    held_at: datetime
-    expires_at: datetime | None
+    held_at: AwareDatetime
+    expires_at: AwareDatetime | None
     with_wal: bool = False
 
     @property
@@ -58,7 +58,7 @@ class Release(BaseModel):
     format: Literal[1] = 1
     hold_id: str
     owner: str
-    released_at: datetime
+    released_at: AwareDatetime
 
     @property
     def text(self) -> bytes:
@@ -73,10 +73,17 @@ def standing(objects: Iterable[Mapping[str, bytes]], now: datetime) -> tuple[Hol
     """
     merged = {name: text for one in objects for name, text in one.items()}
     holds = [_unseal(name, text) for name, text in sorted(merged.items()) if name.startswith(HOLDS)]
-    released = {name.removeprefix(RELEASES).removesuffix(".json") for name in merged if name.startswith(RELEASES)}
+    released = {_released(text) for name, text in merged.items() if name.startswith(RELEASES)}
     return tuple(
         sorted((one for one in holds if one.id not in released and one.stands(now)), key=lambda one: one.held_at)
     )
+
+
+def _released(text: bytes) -> str | None:
+    try:
+        return Release.model_validate_json(text).hold_id
+    except ValidationError:
+        return None
 
 
 def _unseal(name: str, text: bytes) -> Hold:

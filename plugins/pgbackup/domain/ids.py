@@ -18,8 +18,15 @@ _KIND = {suffix: kind for kind, suffix in _SUFFIX.items()}
 
 MANIFEST = "manifest.json"
 SUMS = "SHA256SUMS"
-KEY_FILE = re.compile(r"key\.\d+\.gpg")
-"""A wrapped passphrase; a database may be called ``key.1``, whose file is ``key.1.dump.gpg``."""
+SIGNATURE = "SHA256SUMS.sig"
+"""A binary detached gpg signature of SHA256SUMS; not listed in it."""
+RECOVERY = "recovery/"
+"""The recovery sheet's editions, in every repository."""
+KEY_FILE = re.compile(r"key\.([1-9][0-9]{0,8})\.gpg")
+"""A wrapped passphrase; a database may be called ``key.1``, whose file is ``key.1.dump.gpg``. SHA256SUMS lists the
+first one; later ones are added when recipients change."""
+_LISTED_KEY = "key.1.gpg"
+_ATTEST = "attest/"
 
 
 @dataclass(frozen=True, order=True)
@@ -58,6 +65,12 @@ class BackupId:
     def key(self, name: str) -> str:
         """The repository key of one of the backup's files."""
         return f"{self.directory}/{name}"
+
+
+def is_extra(name: str) -> bool:
+    """Tell whether a backup's file is one that SHA256SUMS does not list: signature, later keys, what was attested."""
+    later_key = KEY_FILE.fullmatch(name) is not None and name != _LISTED_KEY
+    return name == SIGNATURE or later_key or name.startswith(_ATTEST)
 
 
 def encode_database(name: str) -> str:

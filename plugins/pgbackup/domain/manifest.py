@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from pgbackup.domain.errors import RefusedError
 from pgbackup.domain.model import Kind
 
 HASH_VERSION = 1
 """Version of the fingerprint's expression (postgres/sql/content.sql); hashes of different versions don't compare."""
+ADOPTED = "adopted"
+"""The method of a full backup that was made of a dump of somebody else's: nothing is known of its source."""
+WITHOUT_GLOBALS = "globals: its roles are those that the dump names, without passwords, attributes and memberships"
+"""What is not in an adopted backup whose dump came without its globals."""
 
 
 class Entry(BaseModel):
@@ -148,9 +151,9 @@ class Manifest(Entry):
     cluster: str
     server: Server
     client_version: str
-    started_at: datetime
-    finished_at: datetime
-    backup_time: datetime
+    started_at: AwareDatetime
+    finished_at: AwareDatetime
+    backup_time: AwareDatetime
     hash_version: int = HASH_VERSION
     fingerprints: bool
     encrypted: bool
@@ -160,6 +163,11 @@ class Manifest(Entry):
     databases: tuple[Database, ...]
     files: tuple[File, ...]
     not_included: tuple[str, ...]
+
+    @property
+    def adopted(self) -> bool:
+        """It was made of a dump of somebody else's."""
+        return self.method == ADOPTED
 
     @property
     def stored_bytes(self) -> int:

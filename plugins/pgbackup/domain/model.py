@@ -43,6 +43,14 @@ class Verdict(StrEnum):
     REJECTED = "rejected"
 
 
+class Severity(StrEnum):
+    """What it amounts to when a finding does not hold; only a failure makes a run red."""
+
+    FAILURE = "failure"
+    WARNING = "warning"
+    UNKNOWN = "unknown"
+
+
 @dataclass(frozen=True)
 class Finding:
     """One named check of a verification or a preflight: its result, how long it took, what to do about it."""
@@ -52,6 +60,12 @@ class Finding:
     seconds: float
     detail: str = ""
     hint: str = ""
+    severity: Severity = Severity.FAILURE
+
+    @property
+    def fails(self) -> bool:
+        """It does not hold, and has to."""
+        return not self.ok and self.severity is Severity.FAILURE
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pgbackup.domain.drill import Drill
+from pgbackup.domain.keys import Key
 from pgbackup.domain.manifest import Manifest
 from pgbackup.domain.model import (
     Backup,
@@ -127,14 +128,23 @@ class Store(Protocol):
         Raises RefusedError when the object is missing.
         """
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """List the complete objects whose key starts with ``prefix``, in key order, as a whole or folder by folder."""
+    def list(self, prefix: str, *, after: str = "") -> Iterator[ObjectInfo]:
+        """List the complete objects whose key starts with ``prefix``, in key order, as a whole or folder by folder.
+
+        Those up to the key ``after``, which names no folder, are passed over and cost nothing.
+        """
 
     def delete(self, key: str) -> None:
-        """Remove an object; no error when it is missing."""
+        """Remove an object; no error when it is missing.
+
+        Where the storage locks what it is given, its bytes go with it: raises UnfitError while they are locked.
+        """
 
     def clean(self, prefix: str) -> None:
         """Remove everything under a prefix, unfinished objects included."""
+
+    def hold(self, key: str, *, on: bool) -> None:
+        """Forbid everybody to delete an object, or stop that; nothing happens where the storage has no lock for us."""
 
     def free_bytes(self) -> int | None:
         """Return the space left, None where there is no limit to know."""
@@ -165,6 +175,22 @@ class Keyring(Protocol):
 
     def identities(self) -> tuple[str, ...]:
         """Return the fingerprints of our private keys."""
+
+    def sealed_for(self, data: bytes) -> frozenset[str]:
+        """Name who can open what was wrapped or sealed; its beginning is enough.
+
+        A key that is configured here by its fingerprint, any other by the id of its encryption key. Raises RefusedError
+        when it is nothing of the kind.
+        """
+
+    def expiries(self) -> tuple[Key, ...]:
+        """List every key that is configured; raises UnfitError for a file that is missing or no key."""
+
+    def sign(self, data: bytes) -> bytes:
+        """Return a detached signature, b"" where no signing key is configured; raises UnfitError if it cannot sign."""
+
+    def check_signature(self, data: bytes, signature: bytes | None) -> None:
+        """Raise RefusedError unless one of the configured keys signed exactly this; no keys: nothing is asked for."""
 
     def encrypt(self, passphrase: bytes) -> tuple[Command, ...]:
         """Return the filters that encrypt a stream (none when encryption is off)."""

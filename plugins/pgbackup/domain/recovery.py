@@ -36,6 +36,7 @@ class RecoveryPlan:
     end of the WAL there is may come first, and is right. ``chain`` are the links with files, ``bundles`` those that add
     WAL. ``wal`` is what replay may read, ``archived`` what of it comes from the archive; ``timeline`` is its last one,
     ``branch`` the one whose history is followed. ``loses`` is the time from the target to the newest known commit.
+    What cannot be read in ``repository`` is read in the ``others``: none where somebody named the one to use.
     """
 
     cluster: str
@@ -55,6 +56,17 @@ class RecoveryPlan:
     steps: tuple[Step, ...]
     loses: timedelta | None
     warnings: tuple[str, ...]
+    others: tuple[str, ...] = ()
+
+    @property
+    def repositories(self) -> tuple[str, ...]:
+        """Where it may read, the first one first."""
+        return (self.repository, *self.others)
+
+    @property
+    def backups(self) -> tuple[str, ...]:
+        """The backups that it reads."""
+        return (*self.chain, *self.bundles)
 
     @property
     def seconds(self) -> float:

@@ -151,6 +151,9 @@ class S3(Section):
     """At rest, by the storage, besides ours; default: as the bucket is set."""
     kms_key: str | None = None
     """The key of `aws:kms`; default: the account's."""
+    checksums: bool = True
+    """The storage keeps the SHA-256 of each object. Off: for one that refuses x-amz-checksum-sha256; an MD5 guards the
+    way there then, and comparing reads the objects back."""
     lock: Lock | None = None
     """Object lock of what is stored."""
     timeout: Duration = timedelta(minutes=1)
@@ -164,11 +167,14 @@ class Repository(Section):
     """A mounted file system."""
     s3: S3 | None = None
     """A bucket of S3, or of a storage that speaks its protocol."""
+    url: Annotated[str, Field(pattern=r"(gs|az|abfs)://[^/]+(/.*)?")] | None = None
+    """`gs://bucket/folder` or `az://container/folder`; needs pgbackup[gcs] or pgbackup[azure], and the credentials of
+    the environment."""
 
     @model_validator(mode="after")
     def _one(self) -> Self:
-        if (self.folder is None) == (self.s3 is None):
-            raise ValueError("name a folder or an s3 bucket, one of them")
+        if [self.folder, self.s3, self.url].count(None) != 2:
+            raise ValueError("name a folder, an s3 bucket or a url, one of them")
         return self
 
 
@@ -183,11 +189,26 @@ class Encryption(Section):
     """Secret key files (0600) of the verifying or recovering side."""
     passphrase_file: Path | None = None
     """The secret keys' passphrase (0600); none for keys without one."""
+    escrow: tuple[Path, ...] = ()
+    """Those of the recipients that must always be among them: kept off-line, for the day every other key is lost."""
+    signing_key: Path | None = None
+    """A secret key file (0600) that signs each backup's SHA256SUMS; a key of its own, that only signs."""
+    signing_passphrase_file: Path | None = None
+    """The signing key's passphrase (0600); none for a key without one."""
+    verify_keys: tuple[Path, ...] = ()
+    """Public key files whose signatures count: then a backup without one of them is refused; default: none is asked
+    for."""
+    warn_before: Duration = timedelta(days=30)
+    """How long before a key expires an alert is raised."""
 
     @model_validator(mode="after")
     def _somebody_can_read(self) -> Self:
         if self.enabled and not self.recipients:
             raise ValueError("encryption is on: name at least one public key file in recipients")
+        if not self.enabled and (self.signing_key or self.verify_keys):
+            raise ValueError("encryption is off: nothing is signed then, leave out signing_key and verify_keys")
+        if set(self.escrow) - set(self.recipients):
+            raise ValueError("each key of escrow must be among the recipients")
         return self
 
 
@@ -348,6 +369,13 @@ class Drill(Section):
     rows."""
 
 
+class Audit(Section):
+    """The storage audit: modes, encryption, buckets, credentials, orphans, missing copies, keys."""
+
+    schedule: str = "0 8 * 1,4,7,10 MON#1"
+    """Cron, UTC; `MON#1` is a month's first Monday."""
+
+
 class Retention(Section):
     """How long backups stay. Only verified ones count for a rule, and ages are counted to the newest verified one:
     while new backups fail, nothing goes. Years, months and ISO weeks are those of UTC.
@@ -389,6 +417,7 @@ class Cluster(Section):
     verify_backup: VerifyBackup = VerifyBackup()
     recovery: Recovery = Recovery()
     drill: Drill = Drill()
+    audit: Audit = Audit()
     control: Control | None = None
     """For putting a recovered cluster in this one's place (`pgbackup recover switch`); none: that is refused."""
     retention: Retention = Retention()

@@ -99,7 +99,7 @@ def _share(chosen: Chosen) -> float:
 
 def _fetch(trial: Trial, manifest: Manifest, wanted: Iterable[File], folder: Path) -> tuple[Path, Path]:
     store = trial.site.local
-    description = describe_copy(store, BackupId.parse(manifest.id))
+    description = describe_copy(trial.site, store, BackupId.parse(manifest.id))
     passphrase = open_passphrase(trial.site, store, description)
     archive, roles = (fetch_file(trial.site, store, description, file, passphrase, folder) for file in wanted)
     trial.ask(named.BYTES, lambda: (True, f"{sum(path.stat().st_size for path in (archive, roles))} bytes", ""))

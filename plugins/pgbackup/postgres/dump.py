@@ -120,6 +120,11 @@ def decode_archive(programs: Programs, archive: Path) -> Command:
     return programs.command("pg_restore", "--file=/dev/null", str(archive))
 
 
+def decoded_archive(programs: Programs, archive: Path) -> Command:
+    """Decode a dump to its end, to standard output."""
+    return programs.command("pg_restore", "--file=-", str(archive))
+
+
 def restore_database(programs: Programs, access: ProgramAccess, archive: Path, *, jobs: int) -> Command:
     """Create a database from its dump, with owner, locale, settings and grants, in parallel.
 

@@ -1,6 +1,7 @@
 """Recovery: plan it, and carry it out beside what is there."""
 
 from pgbackup.recover.ahead import Foresight, Request, foresee
+from pgbackup.recover.approval import hold_needed, release_needed
 from pgbackup.recover.choices import Choice, backup_choices, only_database, table_choices
 from pgbackup.recover.cluster import Recovered, recover_cluster
 from pgbackup.recover.cutover import CutOver, CutoverPlan, cut_over, list_old, plan_cutover
@@ -19,6 +20,7 @@ from pgbackup.recover.rows_text import (
     table_plan_text,
     table_report_text,
 )
+from pgbackup.recover.sources import BEST
 from pgbackup.recover.switch import Switched, plan_switch, switch_over
 from pgbackup.recover.switch_text import switch_facts, switch_plan_text, switch_steps, switched_text
 from pgbackup.recover.switchable import refuse_obstacle, usual_folder
@@ -27,6 +29,7 @@ from pgbackup.recover.table import RecoveredTable, TablePlan, Way, plan_table, r
 from pgbackup.recover.text import UNTOUCHED, outline_text, plan_text, report_text, stop_command
 
 __all__ = [
+    "BEST",
     "UNTOUCHED",
     "Choice",
     "CutOver",
@@ -52,6 +55,7 @@ __all__ = [
     "database_plan_text",
     "database_report_text",
     "foresee",
+    "hold_needed",
     "list_old",
     "only_database",
     "outline_text",
@@ -71,6 +75,7 @@ __all__ = [
     "recover_database",
     "recover_table",
     "refuse_obstacle",
+    "release_needed",
     "replace_present",
     "report_text",
     "stop_command",

@@ -11,16 +11,15 @@ from datetime import datetime
 from pathlib import Path
 
 from pgbackup.domain.errors import ConfigurationError, RefusedError, UnfitError
-from pgbackup.domain.ids import BackupId
 from pgbackup.domain.manifest import Manifest
 from pgbackup.domain.ports import Site
 from pgbackup.domain.recovery import RecoveryPlan
 from pgbackup.domain.survey import survey
 from pgbackup.domain.target import Target
-from pgbackup.recover.cluster import refuse_another
+from pgbackup.recover.cluster import last_manifest, refuse_another
 from pgbackup.recover.planning import plan as plan_recovery
+from pgbackup.recover.sources import anywhere
 from pgbackup.recover.workplace import workplace
-from pgbackup.restore.fetch import describe_copy
 from pgbackup.restore.fitness import refuse_unfit
 from pgbackup.restore.isolated import server_for
 from pgbackup.restore.reach import read_holdings
@@ -31,18 +30,21 @@ _FOLDER = re.compile(r"(/[A-Za-z0-9_.+-]+)+")
 
 @dataclass(frozen=True)
 class Request:
-    """A recovery of a cluster as it was asked for; ``timeline`` None is the newest, ``port`` None starts no server."""
+    """A recovery of a cluster as it was asked for.
+
+    ``timeline`` None is the newest, ``repository`` None whichever is best, ``port`` None starts no server.
+    """
 
     target: Target
     into: Path
     timeline: int | None
-    repository: str
+    repository: str | None
     port: int | None
 
 
 @dataclass(frozen=True)
 class Foresight:
-    """A request's plan; ``newest`` is the newest commit that the repository knows of, ``needs`` and ``free`` bytes."""
+    """A request's plan; ``newest`` is the newest commit that its repository knows of, ``needs`` and ``free`` bytes."""
 
     request: Request
     plan: RecoveryPlan
@@ -68,8 +70,8 @@ def foresee(site: Site, cluster: str, request: Request) -> Foresight:
             site, cluster, request.target, timeline=request.timeline, repository=request.repository
         )
         refuse_machine(site, plan, place.server)
-    found = survey(read_holdings(site, site.repositories[request.repository], cluster), request.timeline)
-    newest = max(window.latest for window in found.windows.values())
+    holdings = anywhere(site, plan.repositories, lambda store: read_holdings(site, store, cluster))
+    newest = max(window.latest for window in survey(holdings, request.timeline).windows.values())
     needs, free = space(plan), shutil.disk_usage(request.into.parent).free
     if begun is None and needs > free:
         raise UnfitError(
@@ -108,7 +110,7 @@ def _refuse_port(port: int) -> None:
 
 def refuse_machine(site: Site, plan: RecoveryPlan, folder: Path) -> Manifest:
     """Return the manifest of the chain's end; raises UnfitError when programs, extensions or keys are missing."""
-    last = describe_copy(site.repositories[plan.repository], BackupId.parse(plan.chain[-1])).manifest
+    last = last_manifest(site, plan)
     refuse_unfit(last, server_for(site, last, folder).programs, site.runner)
     if last.encrypted:
         with site.keyring.opened():

@@ -10,19 +10,18 @@ from pathlib import Path
 from typing import TypeVar
 
 from pgbackup.domain.errors import RefusedError
-from pgbackup.domain.ids import BackupId
 from pgbackup.domain.manifest import Manifest
-from pgbackup.domain.ports import Site, Store
+from pgbackup.domain.ports import Site
 from pgbackup.domain.recovery import RecoveryPlan, Step
 from pgbackup.domain.target import Target
 from pgbackup.postgres.throwaway import ThrowAwayServer
 from pgbackup.recover.planning import plan as plan_recovery
 from pgbackup.recover.replay import Replayed, parse_replayed, replay, replayed_json
 from pgbackup.recover.settle import give_back_configuration, keep_configuration, start, sync
+from pgbackup.recover.sources import anywhere, describe_anywhere
 from pgbackup.recover.stage import stage_wal
 from pgbackup.recover.workplace import Workplace, workplace, write_whole
 from pgbackup.restore.chain import Link, fetch_links, unpack_chain
-from pgbackup.restore.fetch import describe_copy
 from pgbackup.restore.fitness import refuse_unfit
 from pgbackup.restore.holds import leased
 from pgbackup.restore.isolated import server_for
@@ -50,7 +49,7 @@ def recover_cluster(
     *,
     into: Path,
     timeline: int | None = None,
-    repository: str = "local",
+    repository: str | None = None,
     port: int | None = None,
 ) -> Recovered:
     """Make a data directory of a cluster at a target; with ``port``, start a server on it that outlives us.
@@ -69,7 +68,7 @@ def recover_cluster(
             log.warning("going on with the recovery to %s that was begun in %s", plan.target, place.folder)
         recovery = Recovery(site, plan, place)
         if not (place.into.exists() and any(place.into.iterdir())):
-            with leased(site, (*plan.chain, *plan.bundles), f"recovery to {plan.target}"):
+            with leased(site, plan.repository, plan.backups, f"recovery to {plan.target}"):
                 recovery.make()
         replayed = parse_replayed(place.result.read_bytes())
         if port is not None:
@@ -78,10 +77,13 @@ def recover_cluster(
     return Recovered(plan, place.into, replayed, tuple(recovery.steps), port)
 
 
-def refuse_another(place: Workplace, plan: RecoveryPlan, wanted: tuple[str, Target, str], timeline: int | None) -> None:
+def refuse_another(
+    place: Workplace, plan: RecoveryPlan, wanted: tuple[str, Target, str | None], timeline: int | None
+) -> None:
     """Raise RefusedError when an unfinished recovery is not the one that is wanted: (cluster, target, repository)."""
-    same = (plan.cluster, plan.target, plan.repository) == wanted and timeline in {None, plan.branch}
-    if not same:
+    cluster, target, repository = wanted
+    same = (plan.cluster, plan.target) == (cluster, target) and timeline in {None, plan.branch}
+    if not same or repository not in {None, plan.repository}:
         raise RefusedError(
             f"{place.folder} holds an unfinished recovery of {plan.cluster} to {plan.target}",
             detail=f"from {plan.repository}, timeline {plan.branch}",
@@ -99,13 +101,8 @@ class Recovery:
     steps: list[Step] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.last = describe_copy(self.store, BackupId.parse(self.plan.chain[-1])).manifest
+        self.last = last_manifest(self.site, self.plan)
         self.server: ThrowAwayServer = server_for(self.site, self.last, self.place.server)
-
-    @property
-    def store(self) -> Store:
-        """The repository."""
-        return self.site.repositories[self.plan.repository]
 
     @property
     def jobs(self) -> int:
@@ -145,9 +142,11 @@ class Recovery:
 
     def _fetch(self) -> tuple[Link, ...]:
         """Bring the files of all links, several at a time; what is here already stays."""
-        names = (*self.plan.chain, *self.plan.bundles)
-        descriptions = [describe_copy(self.store, BackupId.parse(name)) for name in names]
-        return fetch_links(self.site, self.store, descriptions, self.place.files, jobs=self.jobs)
+        where = self.plan.repositories
+        wanted = [describe_anywhere(self.site, where, name) for name in self.plan.backups]
+        return anywhere(
+            self.site, where, lambda store: fetch_links(self.site, store, wanted, self.place.files, jobs=self.jobs)
+        )
 
     def _unpack(self, links: tuple[Link, ...]) -> None:
         data = [link for link in links if link.manifest.id in self.plan.chain]
@@ -155,13 +154,12 @@ class Recovery:
 
     def _stage(self, links: tuple[Link, ...]) -> None:
         bundles = [link for link in links if link.manifest.id in self.plan.bundles]
-        stage_wal(self.site, self.plan, self.store, bundles, self.server, jobs=self.jobs)
+        stage_wal(self.site, self.plan, bundles, self.server, jobs=self.jobs)
 
 
-def manifest_of(site: Site, recovered: Recovered) -> Manifest:
-    """Return the manifest of the last backup that a recovery was made from."""
-    store = site.repositories[recovered.plan.repository]
-    return describe_copy(store, BackupId.parse(recovered.plan.chain[-1])).manifest
+def last_manifest(site: Site, plan: RecoveryPlan) -> Manifest:
+    """Return the manifest of the last backup that a recovery is made from."""
+    return describe_anywhere(site, plan.repositories, plan.chain[-1]).manifest
 
 
 def recovered_server(site: Site, manifest: Manifest, recovered: Recovered) -> ThrowAwayServer:

@@ -22,7 +22,7 @@ from pgbackup.postgres.toc import Archive, read_archive
 from pgbackup.recover.application import application_findings
 from pgbackup.recover.dumps import PlainDump, fitting_programs
 from pgbackup.recover.origin import Origin, choose, opened
-from pgbackup.restore.compare import Comparison
+from pgbackup.restore.adopted import comparison
 from pgbackup.restore.isolated import Restored, judge_restore
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ def plan_database(
     target: Target | None = None,
     timeline: int | None = None,
     name: str | None = None,
-    repository: str = "local",
+    repository: str | None = None,
     even_rejected: bool = False,
 ) -> DatabasePlan:
     """Plan to restore a database into the protected server as it was at ``target``, any moment that can be reached.
@@ -203,11 +203,11 @@ class _Recovery:
     def _compare(self, name: str, restored: Restored) -> tuple[Finding, ...]:
         settings = self.site.settings.cluster(self.plan.cluster)
         violated = frozenset((name, key) for key in restored.violated_foreign_keys)
-        comparison = Comparison(_only(self.dump, name), settings, self.parameters, violated)
+        compared = comparison(_only(self.dump, name), settings, self.parameters, violated)
         application = application_findings(
             settings.verify_backup, self.parameters, database=self.plan.database, actual=name
         )
-        return (*comparison.of_a_dump(), *application)
+        return (*compared.of_a_dump(), *application)
 
     def _step(self, name: str, count: int, do: Callable[[], _T]) -> _T:
         begun = time.monotonic()

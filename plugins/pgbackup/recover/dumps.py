@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,9 +24,11 @@ from pgbackup.postgres import describe
 from pgbackup.postgres.connection import Connection
 from pgbackup.postgres.programs import Programs, find_programs
 from pgbackup.postgres.toc import Entry, table_texts
+from pgbackup.recover.planning import fetch_rate
+from pgbackup.recover.sources import anywhere, best, describe_anywhere
 from pgbackup.restore.fetch import describe_copy, fetch_file, open_passphrase
 from pgbackup.restore.holds import leased
-from pgbackup.restore.reach import verdict_of
+from pgbackup.restore.reach import proof_of
 from pgbackup.scratch import private_folder
 
 
@@ -59,51 +62,53 @@ class PlainDump:
 
 
 def choose_dump(
-    site: Site, cluster: str, database: str, backup_id: str | None, *, repository: str, even_rejected: bool
+    site: Site, cluster: str, database: str, backup_id: str | None, *, repository: str | None, even_rejected: bool
 ) -> Dump:
     """Return the dump of a database in a full backup: the named one, else the newest verified one.
 
-    Reads the repository's own listing; works while the catalog is down. Raises RefusedError for a backup that is not
-    there, does not hold the database, or was rejected (unless ``even_rejected``).
+    Without a ``repository`` it comes from the local one, or where that has none from the one of the others with the
+    newest, then the quickest. Reads the repositories' own listings; works while the catalog is down. Raises
+    RefusedError for a backup that is not there, does not hold the database, or was rejected (unless ``even_rejected``).
     """
-    if backup_id is None:
-        newest = next(verified_dumps(site, cluster, database, repository), None)
-        return newest or refuse_none(site, cluster, database, repository)
-    named = BackupId.parse(backup_id)
-    if (named.cluster, named.kind) != (cluster, Kind.FULL):
+    named = BackupId.parse(backup_id) if backup_id else None
+    if named and (named.cluster, named.kind) != (cluster, Kind.FULL):
         raise ConfigurationError(f"{named} is no full backup of {cluster}", hint="`pgbackup list` shows which are")
-    dump = _dump(site, named, database, repository)
-    if dump.verdict is Verdict.REJECTED and not even_rejected:
-        raise RefusedError(f"{named} was rejected when it was verified", hint=f"see `pgbackup show {named}`")
-    return dump
+
+    def ask(store: Store) -> Dump:
+        if named is None:
+            newest = next(verified_dumps(site, cluster, database, store.name), None)
+            return newest or refuse_none(site, cluster, database, store.name)
+        dump = _dump(site, named, database, store)
+        if dump.verdict is Verdict.REJECTED and not even_rejected:
+            raise RefusedError(f"{named} was rejected when it was verified", hint=f"see `pgbackup show {named}`")
+        return dump
+
+    def newest(dump: Dump) -> tuple[datetime, float]:
+        return dump.manifest.backup_time, fetch_rate(site, cluster, dump.repository)
+
+    wanted = f"holds {named}" if named else f"holds a verified backup of {database!r}"
+    return best(site, repository, ask, newest, wanted=wanted)[0]
 
 
-def _dump(site: Site, backup_id: BackupId, database: str, repository: str) -> Dump:
-    store = _store(site, repository)
-    manifest = describe_copy(store, backup_id).manifest
-    return Dump(repository, manifest, manifest.database(database), verdict_of(store, backup_id))
+def _dump(site: Site, backup_id: BackupId, database: str, store: Store) -> Dump:
+    manifest = describe_copy(site, store, backup_id).manifest
+    return Dump(store.name, manifest, manifest.database(database), proof_of(store, backup_id))
 
 
 def verified_dumps(site: Site, cluster: str, database: str, repository: str) -> Iterator[Dump]:
-    """List the dumps of a database whose copies in a repository were verified there, newest first."""
+    """List the dumps of a database in the verified full backups of a repository, newest first."""
     for manifest in verified_backups(site, cluster, repository):
         with contextlib.suppress(RefusedError):  # without this database
             yield Dump(repository, manifest, manifest.database(database), Verdict.VERIFIED)
 
 
 def verified_backups(site: Site, cluster: str, repository: str) -> Iterator[Manifest]:
-    """List the full backups whose copies in a repository were verified there, newest first."""
-    store = _store(site, repository)
+    """List the full backups of a repository that were verified, there or before they were copied, newest first."""
+    store = site.repositories[repository]
     for backup_id in _full_backups(store, cluster):
-        if verdict_of(store, backup_id) is Verdict.VERIFIED:
+        if proof_of(store, backup_id) is Verdict.VERIFIED:
             with contextlib.suppress(RefusedError):  # damaged, or under deletion
-                yield describe_copy(store, backup_id).manifest
-
-
-def _store(site: Site, repository: str) -> Store:
-    if repository not in site.repositories:
-        raise ConfigurationError(f"no repository {repository!r}", detail=", ".join(site.repositories))
-    return site.repositories[repository]
+                yield describe_copy(site, store, backup_id).manifest
 
 
 def _full_backups(store: Store, cluster: str) -> list[BackupId]:
@@ -137,15 +142,16 @@ def fitting_programs(site: Site, connection: Connection, manifest: Manifest) -> 
 
 
 @contextlib.contextmanager
-def fetched(site: Site, dump: Dump) -> Iterator[PlainDump]:
+def fetched(site: Site, dump: Dump, others: Sequence[str]) -> Iterator[PlainDump]:
     """Bring the dump, checked and decrypted, into a private folder; it is gone when the block ends.
 
-    Raises UnfitError when there is no space for it.
+    Where its repository does not have it undamaged, it comes from one of the ``others``. Raises UnfitError when there
+    is no space for it.
     """
     begun = time.monotonic()
-    store = site.repositories[dump.repository]
-    description = describe_copy(store, BackupId.parse(dump.manifest.id))
-    held = leased(site, (dump.manifest.id,), f"recovery of {dump.entry.name}")
+    where = (dump.repository, *others)
+    description = describe_anywhere(site, where, dump.manifest.id)
+    held = leased(site, dump.repository, (dump.manifest.id,), f"recovery of {dump.entry.name}")
     with held, private_folder(site.spool / "recover") as folder:
         free, needed = shutil.disk_usage(folder).free, dump.file.plain_bytes
         if free < needed:
@@ -154,7 +160,12 @@ def fetched(site: Site, dump: Dump) -> Iterator[PlainDump]:
                 detail=f"{needed / 1e6:.0f} MB needed, {free / 1e6:.0f} MB free in {folder.parent}",
                 hint="free some, or let paths.spool name another disk",
             )
-        path = fetch_file(site, store, description, dump.file, open_passphrase(site, store, description), folder)
+
+        def bring(store: Store) -> Path:
+            passphrase = open_passphrase(site, store, description)
+            return fetch_file(site, store, description, dump.file, passphrase, folder)
+
+        path = anywhere(site, where, bring)
         step = Step("fetch and decrypt", dump.file.stored_bytes, time.monotonic() - begun)
         yield PlainDump(dump.manifest, dump.entry, path, (step,))
 

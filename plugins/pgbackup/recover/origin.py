@@ -24,19 +24,21 @@ from pgbackup.recover.ahead import refuse_machine, space
 from pgbackup.recover.dumps import PlainDump, choose_dump, fetched, near
 from pgbackup.recover.planning import plan
 from pgbackup.recover.side import Name, dumped_at, side_folder
+from pgbackup.recover.sources import anywhere
 from pgbackup.restore.fetch import describe_copy
 from pgbackup.scratch import make_private
 
 
 @dataclass(frozen=True)
 class FromBackup:
-    """A database's dump in a full backup."""
+    """A database's dump in a full backup. What ``repository`` does not have undamaged is read in the ``others``."""
 
     repository: str
     backup_id: str
     backup_time: datetime
     verdict: Verdict | None
     dump_bytes: int
+    others: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return self.backup_id
@@ -77,7 +79,7 @@ def choose(
     target: Target | None,
     *,
     timeline: int | None,
-    repository: str,
+    repository: str | None,
     even_rejected: bool,
 ) -> Chosen:
     """Choose a moment when there is a ``target``, else the dump in a full backup (default: the newest verified one).
@@ -88,8 +90,9 @@ def choose(
         if timeline is not None:
             raise ConfigurationError("a timeline goes with a moment", hint="--to, --lsn, --xid or --name")
         found = choose_dump(site, cluster, database, backup_id, repository=repository, even_rejected=even_rejected)
-        made = found.manifest
-        origin = FromBackup(repository, made.id, made.backup_time, found.verdict, found.file.stored_bytes)
+        made, there = found.manifest, found.repository
+        others = () if repository else tuple(name for name in site.repositories if name != there)
+        origin = FromBackup(there, made.id, made.backup_time, found.verdict, found.file.stored_bytes, others)
         return Chosen(origin, made, found.entry)
     if backup_id is not None:
         raise ConfigurationError("a backup or a moment, not both", detail=f"{backup_id}, {target}", hint="name one")
@@ -114,8 +117,12 @@ def opened(site: Site, origin: Origin, database: str, table: Name | None = None)
             yield dump
         return
     cluster = BackupId.parse(origin.backup_id).cluster
-    found = choose_dump(site, cluster, database, origin.backup_id, repository=origin.repository, even_rejected=True)
-    with fetched(site, found) as dump:
+    found = anywhere(
+        site,
+        (origin.repository, *origin.others),
+        lambda store: choose_dump(site, cluster, database, origin.backup_id, repository=store.name, even_rejected=True),
+    )
+    with fetched(site, found, origin.others) as dump:
         yield dump
 
 
@@ -150,7 +157,7 @@ def _held(site: Site, recovery: RecoveryPlan, database: str) -> Iterator[set[Nam
     for backup_id in sorted(committed(store), key=lambda one: one.stamp, reverse=True):
         if backup_id.cluster == recovery.cluster:
             with contextlib.suppress(RefusedError):  # damaged, under deletion
-                manifest = describe_copy(store, backup_id).manifest
+                manifest = describe_copy(site, store, backup_id).manifest
                 for entry in manifest.databases:
                     if entry.name == database:
                         yield _names(entry)

@@ -8,7 +8,7 @@ from pgbackup.domain.ports import Site
 from pgbackup.postgres import describe, replication
 from pgbackup.postgres.connection import connect, server_errors
 from pgbackup.postgres.throwaway import living_on
-from pgbackup.recover.cluster import Recovered, manifest_of, recovered_server
+from pgbackup.recover.cluster import Recovered, last_manifest, recovered_server
 from pgbackup.recover.control import works_in
 from pgbackup.recover.settle import start
 from pgbackup.recover.switch import Switched, ask_application, plan_switch, switch_over
@@ -25,7 +25,7 @@ def plan_replacement(site: Site, cluster: str, recovered: Recovered, port: int |
         return plan_switch(site, cluster, recovered.folder)
     finally:
         if port is not None and recovered.folder.exists():
-            start(site, recovered_server(site, manifest_of(site, recovered), recovered), recovered.folder, port)
+            start(site, recovered_server(site, last_manifest(site, recovered.plan), recovered), recovered.folder, port)
 
 
 def replace_present(site: Site, approved: SwitchPlan, recovered: Recovered) -> Switched | None:
@@ -65,7 +65,7 @@ def _refuse_unfit(site: Site, cluster: str) -> None:
 def stop_recovered(site: Site, recovered: Recovered) -> None:
     """Stop the server that was started on a recovered directory, if it runs."""
     if works_in(recovered.folder):
-        server = recovered_server(site, manifest_of(site, recovered), recovered)
+        server = recovered_server(site, last_manifest(site, recovered.plan), recovered)
         words = ("stop", "--wait", "--mode=fast", f"--pgdata={recovered.folder}")
         site.runner.run(living_on(server.programs, "pg_ctl", *words))
 

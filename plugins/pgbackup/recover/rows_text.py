@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from pgbackup.domain.findings import remark
 from pgbackup.recover.cutover import CutOver, CutoverPlan
 from pgbackup.recover.database import DatabasePlan, RecoveredDatabase
 from pgbackup.recover.markdown import findings_table, in_seconds, megabytes, moment, plain, table
@@ -36,7 +37,8 @@ def database_report_text(recovered: RecoveredDatabase, approved: str) -> str:
     """Tell whether the new database equals its source, how long it took, and what to do next."""
     plan, name = recovered.plan, plain(recovered.name)
     if recovered.ok:
-        said = f"Database **{plain(plan.database)}** of {plan.cluster} is recovered as **{name}**, equal to its source."
+        equal = f"; {unlike}" if (unlike := remark(recovered.findings)) else ", equal to its source"
+        said = f"Database **{plain(plan.database)}** of {plan.cluster} is recovered as **{name}**{equal}."
         following = (
             "look at it, then put it in place: "
             f"`pgbackup recover cutover` with the names {plain(plan.database)} and {name}"

@@ -23,6 +23,7 @@ from pgbackup.recover.dumps import PlainDump, near
 from pgbackup.recover.planning import plan
 from pgbackup.recover.replay import Replayed, wait_for_leftover
 from pgbackup.recover.workplace import Workplace, workplace
+from pgbackup.restore.holds import leased
 from pgbackup.scratch import make_private
 
 Name = tuple[str, str]
@@ -73,12 +74,12 @@ def dumped_at(site: Site, approved: RecoveryPlan, database: str, table: Name | N
     """
     with private_place(side_folder(site, approved.cluster)) as place:
         with spool_errors(), server_errors("the side server"):
-            planned = plan(
-                site, approved.cluster, approved.target, timeline=approved.branch, repository=approved.repository
-            )
+            named = None if approved.others else approved.repository
+            planned = plan(site, approved.cluster, approved.target, timeline=approved.branch, repository=named)
             place.take_up(planned)
             recovery = Recovery(site, planned, place)
-            found = recovery.replayed()
+            with leased(site, planned.repository, planned.backups, f"recovery to {planned.target}"):
+                found = recovery.replayed()
             shutil.rmtree(place.files)
             made = recovery.measured("dump", lambda: _dump(site, recovery, found, database, table))
             recovery.server.discard()

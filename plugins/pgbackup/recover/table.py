@@ -90,7 +90,7 @@ def plan_table(
     target: Target | None = None,
     timeline: int | None = None,
     way: Way = Way.BESIDE,
-    repository: str = "local",
+    repository: str | None = None,
     even_rejected: bool = False,
 ) -> TablePlan:
     """Plan to recover a table (``schema.table``, no quotes) as it was at ``target``, at any moment that can be reached.

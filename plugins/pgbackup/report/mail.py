@@ -87,6 +87,9 @@ def next_steps(report: RunReport) -> tuple[str, ...]:
             "Open the run, read the failed task's log: each error says what, where and what to do.",
             "`pgbackup doctor` checks server, rights, keys and space. Then clear the failed task, or start a new run.",
         )
+    unlike = [one.reason for one in report.verifications if one.verdict is Verdict.VERIFIED and one.reason]
+    if unlike:
+        return (f"Nothing. This backup was restored and is whole; {unlike[0]}.",)
     if report.verifications:
         return ("Nothing. This backup was restored and found equal to its source.",)
     return ("Nothing. Its verification runs now; the backup counts once that mail says verified.",)

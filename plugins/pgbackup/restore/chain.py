@@ -41,12 +41,12 @@ class Link:
     files: Path
 
 
-def read_chain(store: Store, backup_id: str) -> tuple[Description, ...]:
+def read_chain(site: Site, store: Store, backup_id: str) -> tuple[Description, ...]:
     """Read the manifests of a backup's chain, the base first; raises RefusedError when a link is missing or damaged."""
     found: dict[str, Description] = {}
     wanted: str | None = backup_id
     while wanted is not None and wanted not in found:
-        found[wanted] = describe_copy(store, BackupId.parse(wanted))
+        found[wanted] = describe_copy(site, store, BackupId.parse(wanted))
         wanted = found[wanted].manifest.parent
     known = {name: description.manifest for name, description in found.items()}
     return tuple(found[link.id] for link in chain_of(known[backup_id], known))

@@ -33,7 +33,7 @@ _CORRUPT = (psycopg.DataError, psycopg.InternalError, psycopg.errors.UndefinedFi
 
 
 @dataclass(frozen=True)
-class _Unreadable:
+class Unreadable:
     """A table whose rows the restored server cannot read."""
 
     reason: str
@@ -59,32 +59,34 @@ class Comparison:
     def findings(self) -> Iterator[Finding]:
         """Ask everything but the indexes, which a program checks beside it."""
         yield from self.of_a_dump()
-        checks: dict[str, named.Check] = {
-            named.ROLES: self.roles,
-            named.CHECKSUMS: self.checksums,
-            named.COLLATIONS: self.collations,
-        }
-        if self._settings.verify_backup.application_role:
-            checks[named.APPLICATION] = self.application
-        if self._settings.verify_backup.queries:
-            checks[named.QUERIES] = self.queries
-        for name, check in checks.items():
-            yield timed(name, check, clock=time.monotonic)
+        yield from self.of_a_server()
 
     def of_a_dump(self) -> Iterator[Finding]:
         """Ask what a dump restores into one database, on a server that has its own roles and pages."""
-        checks: dict[str, named.Check] = {
-            named.TABLES: self.tables,
-            named.CONTENT: self.contents,
-            named.LARGE_OBJECTS: self.large_objects,
-            named.OBJECTS: self.objects,
-            named.FOREIGN_KEYS: self.foreign_keys,
-            named.SEQUENCES: self.sequences,
-            named.EXTENSIONS: self.extensions,
-            named.MATERIALIZED_VIEWS: self.materialized_views,
-        }
-        for name, check in checks.items():
-            yield timed(name, check, clock=time.monotonic)
+        yield from asked(
+            {
+                named.TABLES: self.tables,
+                named.CONTENT: self.contents,
+                named.LARGE_OBJECTS: self.large_objects,
+                named.OBJECTS: self.objects,
+                named.FOREIGN_KEYS: self.foreign_keys,
+                named.SEQUENCES: self.sequences,
+                named.EXTENSIONS: self.extensions,
+                named.MATERIALIZED_VIEWS: self.materialized_views,
+            }
+        )
+
+    def of_a_server(self) -> Iterator[Finding]:
+        """Ask what belongs to no database, and the application."""
+        checks = {named.ROLES: self.roles, named.CHECKSUMS: self.checksums, named.COLLATIONS: self.collations}
+        yield from asked(checks)
+        yield from self.of_the_application()
+
+    def of_the_application(self) -> Iterator[Finding]:
+        """Ask what is configured."""
+        settings = self._settings.verify_backup
+        yield from asked({named.APPLICATION: self.application} if settings.application_role else {})
+        yield from asked({named.QUERIES: self.queries} if self._questions else {})
 
     def tables(self) -> Answer:
         """Every table of the source is there, and none that it did not have."""
@@ -280,7 +282,7 @@ class Comparison:
                 " WHERE pg_catalog.has_database_privilege(r.oid, d.oid, 'CONNECT')",
                 (role,),
             ).fetchall()
-        names = {query.database for query in self._settings.verify_backup.queries} or {row[0] for row in allowed}
+        names = {query.database for query in self._questions} or {row[0] for row in allowed}
         if not allowed:
             return False, f"{role} may connect to no database", "look at the role's grants in globals.sql"
         for entry in self._manifest.databases:
@@ -294,8 +296,8 @@ class Comparison:
     def queries(self) -> Answer:
         """Each configured query answers in its time; the best of a few tries: a busy verifier must reject nothing."""
         slow: list[str] = []
-        role = self._settings.verify_backup.application_role
-        for query in self._settings.verify_backup.queries:
+        role = self._asking_role
+        for query in self._questions:
             best = float("inf")
             for _ in range(_QUERY_TRIES):
                 start = time.monotonic()
@@ -307,25 +309,39 @@ class Comparison:
                 return False, f"{query.sql[:80]}: {refusal}", "does the query still fit the schema?"
             if best > query.within.total_seconds():
                 slow.append(f"{query.sql[:80]}: {best:.1f} s, allowed {query.within.total_seconds():.1f} s")
-        count = len(self._settings.verify_backup.queries)
+        count = len(self._questions)
         return (
             not slow,
             some(slow) if slow else f"{count} queries",
             "raise `within` if only this machine is slow",
         )
 
+    @property
+    def _questions(self) -> tuple[Query, ...]:
+        """The application's queries that this backup has to answer."""
+        return self._settings.verify_backup.queries
+
+    @property
+    def _asking_role(self) -> str | None:
+        """The role that asks the application's queries; None for the superuser."""
+        return self._settings.verify_backup.application_role
+
     def _wanted(self, table: Table) -> Content | None:
         """Return what a restored table must hold; None when it is not compared."""
         return table.content
+
+    def _is_read(self, table: Table) -> bool:
+        """Tell whether a table's rows are read: where the manifest has a fingerprint of them."""
+        return table.content is not None
 
     @property
     def _hashes_compare(self) -> bool:
         return self._same_major and self._manifest.hash_version == HASH_VERSION
 
-    def _differences(self, wanted: Content, found: Content | _Unreadable | None) -> Iterator[str]:
+    def _differences(self, wanted: Content, found: Content | Unreadable | None) -> Iterator[str]:
         if found is None:
             yield "is missing"
-        elif isinstance(found, _Unreadable):
+        elif isinstance(found, Unreadable):
             yield f"cannot be read: {found.reason}"
         elif found.rows != wanted.rows:
             yield f"{found.rows} rows, the source had {wanted.rows}"
@@ -337,15 +353,15 @@ class Comparison:
             with connect(self._parameters, entry.name) as connection:
                 yield entry, connection
 
-    def _contents_of(self, entry: Database) -> Mapping[tuple[str, str], Content | _Unreadable]:
-        """Fingerprint the restored tables that the manifest has fingerprints of, largest first, in parallel."""
-        wanted = {(table.schema_name, table.name) for table in entry.tables if table.content is not None}
+    def _contents_of(self, entry: Database) -> Mapping[tuple[str, str], Content | Unreadable]:
+        """Fingerprint the restored tables that are read, largest first, in parallel."""
+        wanted = {(table.schema_name, table.name) for table in entry.tables if self._is_read(table)}
         with connect(self._parameters, entry.name) as connection:
             tables = [one for one in describe.tables(connection) if (one.schema_name, one.name) in wanted]
         work: queue.SimpleQueue[TableSource] = queue.SimpleQueue()
         for table in sorted(tables, key=lambda one: one.bytes, reverse=True):
             work.put(table)
-        contents: dict[tuple[str, str], Content | _Unreadable] = {}
+        contents: dict[tuple[str, str], Content | Unreadable] = {}
         errors: list[Exception] = []
         threads = [
             threading.Thread(target=self._read_contents, args=(entry.name, work, contents, errors), daemon=True)
@@ -363,7 +379,7 @@ class Comparison:
         self,
         database: str,
         work: queue.SimpleQueue[TableSource],
-        contents: dict[tuple[str, str], Content | _Unreadable],
+        contents: dict[tuple[str, str], Content | Unreadable],
         errors: list[Exception],
     ) -> None:
         try:
@@ -374,9 +390,9 @@ class Comparison:
                     except queue.Empty:
                         return
                     try:
-                        found: Content | _Unreadable = describe.content(connection, table)
+                        found: Content | Unreadable = describe.content(connection, table)
                     except _CORRUPT as error:
-                        found = _Unreadable(str(error).strip())
+                        found = Unreadable(str(error).strip())
                     contents[table.schema_name, table.name] = found
         except Exception as error:  # noqa: BLE001 - handed over to the thread that waits
             errors.append(error)
@@ -390,6 +406,12 @@ class Comparison:
         except (PgBackupError, psycopg.Error) as error:
             return str(error).strip()
         return ""
+
+
+def asked(checks: Mapping[str, named.Check]) -> Iterator[Finding]:
+    """Run checks one after the other."""
+    for name, check in checks.items():
+        yield timed(name, check, clock=time.monotonic)
 
 
 def _ask(query: Query, connection: psycopg.Connection) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from pgbackup.domain.errors import PgBackupError, ProgramFailed, RefusedError, UnavailableError, WrongKeyError
-from pgbackup.domain.ids import KEY_FILE, MANIFEST, SUMS, BackupId
+from pgbackup.domain.ids import KEY_FILE, MANIFEST, SIGNATURE, SUMS, BackupId
 from pgbackup.domain.manifest import File, Manifest, parse_manifest
 from pgbackup.domain.model import Command
 from pgbackup.domain.ports import Site, Store
@@ -35,9 +35,12 @@ class Description:
     digests: dict[str, str]
 
 
-def describe_copy(store: Store, backup_id: BackupId) -> Description:
-    """Read SHA256SUMS and the manifest; raises RefusedError when the backup is not there or is damaged."""
-    digests = _digests(store, backup_id)
+def describe_copy(site: Site, store: Store, backup_id: BackupId) -> Description:
+    """Read SHA256SUMS and the manifest.
+
+    Raises RefusedError when the backup is not there, is damaged, or is not signed where the configuration asks for it.
+    """
+    digests = _digests(site, store, backup_id)
     text = store.read(backup_id.key(MANIFEST))
     if sha256(text).hexdigest() != digests.get(MANIFEST):
         raise DamagedError(f"{backup_id}/{MANIFEST} does not match its checksum", hint="verify another copy")
@@ -49,7 +52,7 @@ def describe_copy(store: Store, backup_id: BackupId) -> Description:
     return Description(backup_id, manifest, digests)
 
 
-def _digests(store: Store, backup_id: BackupId) -> dict[str, str]:
+def _digests(site: Site, store: Store, backup_id: BackupId) -> dict[str, str]:
     try:
         text = store.read(backup_id.key(SUMS))
     except RefusedError as error:
@@ -58,14 +61,39 @@ def _digests(store: Store, backup_id: BackupId) -> dict[str, str]:
                 f"{backup_id} is being deleted, or incomplete", detail=error.message, hint="use another copy, or backup"
             ) from None
         raise
+    check_signed(site, store, backup_id, text)
     try:
         return parse_sums(text, source=f"{backup_id}/{SUMS}")
     except RefusedError as error:
         raise DamagedError(error.message, detail=error.detail, hint="verify another copy of this backup") from None
 
 
+def check_signed(site: Site, store: Store, backup_id: BackupId, text: bytes) -> None:
+    """Raise DamagedError unless this SHA256SUMS of a backup is signed, where the configuration asks for it.
+
+    What it lists cannot be exchanged then: the manifest, and through its id that the backup is this one.
+    """
+    if not site.settings.encryption.verify_keys:
+        return
+    try:
+        signature = store.read(backup_id.key(SIGNATURE))
+    except RefusedError:
+        signature = None
+    try:
+        site.keyring.check_signature(text, signature)
+    except RefusedError as error:
+        raise DamagedError(f"{backup_id}/{SUMS}: {error.message}", detail=error.detail, hint=error.hint) from None
+
+
+def key_files(store: Store, backup_id: BackupId) -> tuple[str, ...]:
+    """Return the names of a backup's key files as they are there, the newest first."""
+    names = (found.key.removeprefix(backup_id.key("")) for found in store.list(backup_id.key("key.")))
+    numbers = {name: int(match[1]) for name in names if (match := KEY_FILE.fullmatch(name))}
+    return tuple(sorted(numbers, key=lambda name: -numbers[name]))
+
+
 def open_passphrase(site: Site, store: Store, description: Description) -> bytes:
-    """Return the backup's passphrase.
+    """Return the backup's passphrase, from the newest of its key files that opens.
 
     Raises WrongKeyError when no private key of ours is among the recipients, DamagedError when one is and still
     nothing opens.
@@ -73,21 +101,58 @@ def open_passphrase(site: Site, store: Store, description: Description) -> bytes
     manifest = description.manifest
     if not manifest.encrypted:
         return b""
-    names = sorted(name for name in description.digests if KEY_FILE.fullmatch(name))
-    if not names:
-        raise DamagedError(f"{manifest.id} is encrypted but holds no key file")
-    last: PgBackupError | None = None
-    for name in names:
-        wrapped = store.read(description.backup_id.key(name))
-        if sha256(wrapped).hexdigest() != description.digests[name]:
-            raise DamagedError(f"{name} does not match its checksum", hint="verify another copy of this backup")
+    there = key_files(store, description.backup_id)
+    listed = {name for name in description.digests if KEY_FILE.fullmatch(name)}
+    failures: dict[str, PgBackupError] = {}
+    for name in (*there, *sorted(listed.difference(there))):
         try:
-            return site.keyring.unwrap(wrapped)
-        except WrongKeyError as error:
-            last = error
-            if set(site.keyring.identities()) & set(manifest.recipients):
-                last = DamagedError(f"{name} is encrypted for our key and does not open", detail=error.detail)
-    raise last or DamagedError(f"{manifest.id} holds no key file")
+            return open_key_file(site, store, description, name)
+        except (WrongKeyError, RefusedError) as error:
+            failures[name] = error
+    if not failures:
+        raise DamagedError(f"{manifest.id} is encrypted but holds no key file")
+    detail = "\n".join(f"{name}: {error.message}: {error.detail or ''}" for name, error in failures.items())
+    damaged = any(isinstance(failures[name], RefusedError) for name in listed)
+    if damaged or set(site.keyring.identities()) & set(manifest.recipients):
+        raise DamagedError(f"no key file of {manifest.id} opens", detail=detail, hint="verify another copy")
+    raise WrongKeyError(
+        f"none of our private keys opens {manifest.id}",
+        detail=detail,
+        hint="`pgbackup keys report` shows whose do: name one of them in encryption.private_keys",
+    )
+
+
+def open_key_file(site: Site, store: Store, description: Description, name: str) -> bytes:
+    """Unwrap one key file. One that SHA256SUMS does not list was added later, by whoever could: it has to prove itself,
+    so that a forged one hides none of the others.
+
+    Raises WrongKeyError when it is for none of our private keys, RefusedError when it is damaged or forged.
+    """
+    wrapped = store.read(description.backup_id.key(name))
+    if name in description.digests:
+        if sha256(wrapped).hexdigest() != description.digests[name]:
+            raise DamagedError("does not match its checksum")
+        return site.keyring.unwrap(wrapped)
+    passphrase = site.keyring.unwrap(wrapped)
+    try_passphrase(site, store, description, passphrase)
+    return passphrase
+
+
+def try_passphrase(site: Site, store: Store, description: Description, passphrase: bytes) -> str:
+    """Decrypt a backup's smallest file to nowhere; return its name. Raises DamagedError when that fails."""
+    data = (file for file in description.manifest.files if not KEY_FILE.fullmatch(file.name))
+    smallest = min(data, key=lambda file: file.stored_bytes)
+    filters = site.keyring.decrypt(passphrase) if description.manifest.encrypted else ()
+    try:
+        with store.open(description.backup_id.key(smallest.name)) as source:
+            piped = site.runner.pipe(source, through=filters, sink=_Nowhere())
+    except ProgramFailed as error:
+        if error.by_machine:
+            raise
+        raise DamagedError("holds another passphrase", detail=f"{smallest.name} does not decrypt") from None
+    if piped.source.sha256 != smallest.stored_sha256:
+        raise DamagedError(f"{smallest.name} does not match its checksum", hint="verify another copy of this backup")
+    return smallest.name
 
 
 def fetch_file(site: Site, store: Store, description: Description, file: File, passphrase: bytes, into: Path) -> Path:

@@ -47,10 +47,9 @@ class Restored:
 
 def server_for(site: Site, manifest: Manifest, folder: Path) -> ThrowAwayServer:
     """Prepare (not create) a throw-away server fit for a backup; raises UnfitError when the programs are too old."""
-    major = manifest.server.version // 10000
-    programs = find_programs(site.settings.paths.postgres_bin, major=major)
+    needed = max(manifest.server.version // 10000, int(manifest.client_version.split(".")[0]))
+    programs = find_programs(site.settings.paths.postgres_bin, major=needed)
     version = _server_major(programs, site)
-    needed = max(major, int(manifest.client_version.split(".")[0]))
     if version < needed:
         raise UnfitError(
             f"PostgreSQL {version} cannot restore this backup, which needs {needed}",

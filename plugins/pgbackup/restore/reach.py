@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from pgbackup.catalog.rebuild import attested, committed
 from pgbackup.domain.errors import RefusedError
+from pgbackup.domain.findings import blames_capture
 from pgbackup.domain.ids import BackupId
 from pgbackup.domain.lsn import Lsn
 from pgbackup.domain.manifest import Manifest
@@ -31,7 +32,7 @@ def read_holdings(site: Site, store: Store, cluster: str) -> Holdings:
     Reads the sidecars of segments only as far as the plan asks for them. Raises UnfitError when the archive's history
     files cannot be decrypted here.
     """
-    links = tuple(_links(store, cluster))
+    links = tuple(_links(site, store, cluster))
     newest = max(links, key=lambda link: link[0].started_at, default=None)
     system = newest[0].server.system_identifier if newest else ""
     listing = list_archive(store, cluster, system)
@@ -60,16 +61,16 @@ def _is_of(manifest: Manifest, system: str) -> bool:
     return manifest.server.system_identifier == system
 
 
-def _links(store: Store, cluster: str) -> Iterator[tuple[Manifest, Verdict | None]]:
+def _links(site: Site, store: Store, cluster: str) -> Iterator[tuple[Manifest, Verdict | None]]:
     for backup_id in committed(store):
         if backup_id.cluster != cluster or backup_id.kind is Kind.FULL:
             continue
         try:
-            manifest = describe_copy(store, backup_id).manifest
+            manifest = describe_copy(site, store, backup_id).manifest
         except RefusedError as error:
             log.warning("%s is not used: %s", backup_id, error)
             continue
-        yield manifest, verdict_of(store, backup_id)
+        yield manifest, proof_of(store, backup_id)
 
 
 def verdict_of(store: Store, backup_id: BackupId) -> Verdict | None:
@@ -80,6 +81,19 @@ def verdict_of(store: Store, backup_id: BackupId) -> Verdict | None:
         if verification.repository == store.name and verification.finished_at and verification.verdict
     ]
     return max(concluded)[1] if concluded else None
+
+
+def proof_of(store: Store, backup_id: BackupId) -> Verdict | None:
+    """Return the verdict that a recovery from a copy goes by: the newest on it, else that on what was captured.
+
+    Whoever judged another copy judged these bytes, too: they are compared with their checksums as they come.
+    """
+    if own := verdict_of(store, backup_id):
+        return own
+    judged = tuple(attested(store, backup_id))
+    if any(one.verdict is Verdict.VERIFIED for one in judged):
+        return Verdict.VERIFIED
+    return Verdict.REJECTED if any(map(blames_capture, judged)) else None
 
 
 def _link(manifest: Manifest, verdict: Verdict | None) -> Link:

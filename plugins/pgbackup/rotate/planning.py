@@ -75,10 +75,11 @@ def planned(site: Site, cluster: str, repository: str) -> tuple[RotationPlan, Co
     if repository not in site.repositories:
         raise ConfigurationError(f"no repository {repository!r}", detail=", ".join(site.repositories))
     policy = site.settings.cluster(cluster).retention
-    now = site.clock()
     contents = read_contents(site, cluster, site.repositories[repository])
-    retained = plan_retention(contents.backups, [one.stored for one in contents.wal], policy, now)
+    retained = plan_retention(contents.backups, [one.stored for one in contents.wal], policy, contents.seen)
+    damaged = [fate.backup for fate in retained.fates if fate.rules and fate.backup.damage]
+    problems = (*contents.problems, *(f"{one.id} is damaged, and counts for nothing: {one.damage}" for one in damaged))
     rotation = RotationPlan(
-        cluster, repository, now, retained.fates, contents.remains, retained.cuts, contents.problems
+        cluster, repository, site.clock(), retained.fates, contents.remains, retained.cuts, problems
     )
     return rotation, contents

@@ -9,12 +9,12 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from hashlib import sha256
 from pathlib import Path
 
 from pgbackup.domain.errors import PgBackupError, RefusedError, UnavailableError, UnfitError
 from pgbackup.domain.model import ObjectInfo
 from pgbackup.domain.ports import Readable, Sink
+from pgbackup.store.compare import same_bytes
 from pgbackup.store.keys import checked_parts
 
 _UNFINISHED = ".unfinished-"
@@ -82,16 +82,18 @@ class LocalStore:
     def matches(self, key: str, source: Readable) -> bool:
         """Compare by reading it; see ports.Store."""
         with self.open(key) as file:
-            return _digest(file) == _digest(source)
+            return same_bytes(file, source)
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+    def list(self, prefix: str, *, after: str = "") -> Iterator[ObjectInfo]:
         """List complete objects in key order; see ports.Store."""
         folder, slash, start = prefix.rpartition("/")
+        if after >= prefix and not after.startswith(folder + slash):
+            return
         with _explained(self._root):
-            for path in _files(self._path(folder) if slash else self._root, start):
-                status = path.stat()
-                key = path.relative_to(self._root).as_posix()
-                yield ObjectInfo(key, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
+            top = self._path(folder) if slash else self._root
+            for way, entry in _files(top, start, after.removeprefix(folder + slash) if after >= prefix else ""):
+                status = entry.stat()
+                yield ObjectInfo(folder + slash + way, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
 
     def delete(self, key: str) -> None:
         """Remove an object; see ports.Store."""
@@ -112,6 +114,9 @@ class LocalStore:
                 shutil.rmtree(removed)
                 _sync_folder(path.parent)
 
+    def hold(self, key: str, *, on: bool) -> None:
+        """Do nothing: a filesystem has no such lock."""
+
     def free_bytes(self) -> int | None:
         """Return the space that is left for us."""
         folder = self._root
@@ -131,13 +136,6 @@ class LocalStore:
         _sync_folder(folder.parent)
 
 
-def _digest(file: Readable) -> bytes:
-    digest = sha256(usedforsecurity=False)
-    while chunk := file.read(1 << 20):
-        digest.update(chunk)
-    return digest.digest()
-
-
 class _File:
     """The open object: writes say what is wrong with the disk, not just that something is."""
 
@@ -155,20 +153,22 @@ class _File:
         os.close(self._fd)
 
 
-def _files(folder: Path, start: str = "") -> Iterator[Path]:
-    """Walk the files whose way begins with ``start``, in the order of their keys: ``a-b/c`` comes before ``a/b``."""
-    if not folder.is_dir():
+def _files(folder: Path | str, start: str = "", after: str = "") -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Walk the files whose way begins with ``start`` and is greater than ``after``, in the order of their keys:
+    ``a-b/c`` comes before ``a/b``.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            wanted = [entry for entry in entries if entry.name.startswith(start) and not entry.name.startswith(".")]
+    except (FileNotFoundError, NotADirectoryError):
         return
-    with os.scandir(folder) as entries:
-        wanted = [entry for entry in entries if entry.name.startswith(start)]
-        found = [(f"{entry.name}/" if entry.is_dir() else entry.name, Path(entry)) for entry in wanted]
-    for name, path in sorted(found):
-        if name.startswith("."):
-            continue
-        if name.endswith("/"):
-            yield from _files(path)
-        else:
-            yield path
+    found = {f"{entry.name}/" if entry.is_dir() else entry.name: entry for entry in wanted}
+    for name in sorted(found):
+        if name.endswith("/") and (name > after or after.startswith(name)):
+            below = _files(found[name].path, after=after.removeprefix(name) if after.startswith(name) else "")
+            yield from ((name + way, entry) for way, entry in below)
+        elif name > after and not name.endswith("/"):
+            yield name, found[name]
 
 
 @contextlib.contextmanager

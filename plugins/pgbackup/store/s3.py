@@ -11,17 +11,20 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError
 
-from pgbackup.domain.errors import UnavailableError
+from pgbackup.domain.errors import UnavailableError, UnfitError
 from pgbackup.domain.ids import SUMS
 from pgbackup.domain.model import ObjectInfo
 from pgbackup.domain.ports import Clock, Readable, Sink
 from pgbackup.domain.settings import S3
+from pgbackup.store.compare import same_bytes
 from pgbackup.store.keys import checked_parts
+from pgbackup.store.s3_audit import Bucket, read_bucket
 from pgbackup.store.s3_errors import SILENT, explained
 from pgbackup.store.s3_upload import Upload, checksum
 
 _ATTEMPTS = 4
 _CHUNK = 1 << 20
+_LOCKED = "the credentials must allow to delete; what a lock or a hold keeps can be deleted when that has ended"
 _BATCH = 1000  # what S3 deletes in one request
 
 
@@ -68,7 +71,7 @@ class S3Store:
         """Write an object; see ports.Store."""
         target = self._object(key)
         with explained(self._name, key):
-            upload = Upload(self._client, target, self._options())
+            upload = Upload(self._client, target, self._options(), checksums=self._settings.checksums)
         with explained(self._name, key):
             try:
                 yield upload
@@ -91,27 +94,42 @@ class S3Store:
             return file.read()
 
     def matches(self, key: str, source: Readable) -> bool:
-        """Compare by the checksum that the storage keeps; see ports.Store."""
+        """Compare by the checksum that the storage keeps, or by reading it; see ports.Store."""
+        mode = {"ChecksumMode": "ENABLED"} if self._settings.checksums else {}
         with explained(self._name, key):
-            found = self._client.head_object(**self._object(key), ChecksumMode="ENABLED")
-        size, digest = checksum(iter(lambda: source.read(_CHUNK), b""))
-        return (found["ContentLength"], found.get("ChecksumSHA256")) == (size, digest)
+            found = self._client.head_object(**self._object(key), **mode)
+        if kept := found.get("ChecksumSHA256"):
+            return (found["ContentLength"], kept) == checksum(iter(lambda: source.read(_CHUNK), b""))
+        with self.open(key) as file:
+            return same_bytes(file, source)
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+    def list(self, prefix: str, *, after: str = "") -> Iterator[ObjectInfo]:
         """List complete objects in key order, page by page; see ports.Store."""
         with explained(self._name, prefix):
+            start = {"StartAfter": self._root + after} if after else {}
             pages = self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self._settings.bucket, Prefix=self._root + prefix
+                Bucket=self._settings.bucket, Prefix=self._root + prefix, **start
             )
             for page in pages:
                 for found in page.get("Contents", ()):
                     yield ObjectInfo(found["Key"].removeprefix(self._root), found["Size"], found["LastModified"])
 
     def delete(self, key: str) -> None:
-        """Remove an object; see ports.Store."""
+        """Remove an object; see ports.Store. A locked bucket keeps versions: without naming them, all bytes stay."""
         target = self._object(key)
-        with explained(self._name, key):
-            self._client.delete_object(**target)
+        try:
+            with explained(self._name, key):
+                for version in self._versions(target["Key"]) if self._settings.lock else ({},):
+                    self._client.delete_object(**target, **version)
+        except UnfitError as error:
+            raise UnfitError(error.message, detail=error.detail, hint=_LOCKED) from error
+
+    def hold(self, key: str, *, on: bool) -> None:
+        """Set or lift a legal hold; see ports.Store. One that everything is stored with is not ours to lift."""
+        lock = self._settings.lock
+        if lock and (on or not lock.legal_hold):
+            with explained(self._name, key):
+                self._client.put_object_legal_hold(**self._object(key), LegalHold={"Status": "ON" if on else "OFF"})
 
     def clean(self, prefix: str) -> None:
         """Remove everything under a prefix; see ports.Store. The commit point goes first."""
@@ -133,6 +151,15 @@ class S3Store:
         """Return None: a bucket has no end."""
         return None
 
+    def bucket(self) -> Bucket:
+        """Return what the storage tells of the bucket; see s3_audit.read_bucket."""
+        return read_bucket(self._client, self._settings, self._root, self._name)
+
+    @property
+    def settings(self) -> S3:
+        """How it is configured."""
+        return self._settings
+
     @cached_property
     def _client(self) -> Any:
         return self._connect()
@@ -140,7 +167,19 @@ class S3Store:
     def _object(self, key: str) -> dict[str, str]:
         return {"Bucket": self._settings.bucket, "Key": self._root + "/".join(checked_parts(key))}
 
+    def _versions(self, key: str) -> Sequence[dict[str, str]]:
+        """List every version of an object, oldest first: its lock ends first; what hides them comes last."""
+        listing = self._client.get_paginator("list_object_versions").paginate(Bucket=self._settings.bucket, Prefix=key)
+        pages = list(listing)
+        kinds = ("DeleteMarkers", "Versions")
+        found = [one for kind in kinds for page in pages for one in page.get(kind, ()) if one["Key"] == key]
+        return [{"VersionId": one["VersionId"]} for one in reversed(found)]
+
     def _delete(self, keys: Sequence[str]) -> None:
+        if not self._settings.checksums:  # boto sends one with every request for many
+            for key in keys:
+                self.delete(key)
+            return
         with explained(self._name, keys[0]):
             done = self._client.delete_objects(
                 Bucket=self._settings.bucket,

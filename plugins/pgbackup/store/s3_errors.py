@@ -18,7 +18,12 @@ _EXISTS = frozenset({"PreconditionFailed", "412"})
 _BUSY = frozenset(
     {"SlowDown", "RequestTimeout", "Throttling", "TooManyRequests", "BadDigest", "ConditionalRequestConflict"}
 )
+_NO_CHECKSUMS = "if the storage does not know x-amz-checksum-sha256, set `checksums: false` for the repository"
 _HINTS = {
+    "NotImplemented": _NO_CHECKSUMS,
+    "501": _NO_CHECKSUMS,
+    "InvalidArgument": _NO_CHECKSUMS,
+    "InvalidRequest": _NO_CHECKSUMS,
     "NoSuchBucket": "the bucket must exist before the first copy; look at `bucket` and at the region",
     "RequestTimeTooSkewed": "set this machine's clock",
     "ExpiredToken": "get new credentials",
@@ -61,12 +66,14 @@ def _answered(error: ClientError, repository: str, key: str) -> PgBackupError:
             f"{key} exists already in repository {repository}",
             hint="objects are written once; a retry takes a new id",
         )
-    if name in _BUSY or status >= 500 or status == 429:
+    if name in _BUSY or status == 429 or (status >= 500 and name not in _HINTS):
         return UnavailableError(
             f"repository {repository} fails at {key}", detail=_told(error), hint="it is tried again later"
         )
     return UnfitError(
-        f"repository {repository} refuses {key}", detail=_told(error), hint=_HINTS.get(name, _CREDENTIALS)
+        f"repository {repository} refuses {key or 'to be listed'}",
+        detail=_told(error),
+        hint=_HINTS.get(name, _CREDENTIALS),
     )
 
 

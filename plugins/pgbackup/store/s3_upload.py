@@ -8,7 +8,7 @@ from base64 import b64encode
 from collections import deque
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from hashlib import sha256
+from hashlib import md5, sha256
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -29,15 +29,18 @@ def part_bytes(number: int) -> int:
 class Upload:
     """See ports.Sink. Raises what boto raises.
 
-    Every request carries the SHA-256 of its bytes; the server refuses others. A key that is taken is refused when the
-    upload ends, unless this very upload has it: a lost answer makes boto ask twice.
+    Every request carries the SHA-256 of its bytes, without ``checksums`` the MD5; the server refuses others. A key that
+    is taken is refused when the upload ends, unless this very upload has it: a lost answer makes boto ask twice.
     """
 
-    def __init__(self, client: Any, target: Mapping[str, str], options: Mapping[str, Any]) -> None:
+    def __init__(
+        self, client: Any, target: Mapping[str, str], options: Mapping[str, Any], *, checksums: bool = True
+    ) -> None:
         self._client = client
         self._target = dict(target)
         self._token = secrets.token_hex(16)
         self._options = {**options, "Metadata": {_WRITER: self._token}}
+        self._checksums = checksums
         self._buffer = bytearray()
         self._upload: dict[str, str] = {}
         self._pool: ThreadPoolExecutor | None = None
@@ -63,8 +66,8 @@ class Upload:
                 self._client.put_object(
                     **self._target,
                     **self._options,
+                    **self._guard(self._buffer),
                     Body=self._buffer,
-                    ChecksumSHA256=_digest(self._buffer),
                     IfNoneMatch="*",
                 )
         except ClientError as error:
@@ -97,7 +100,8 @@ class Upload:
 
     def _send(self) -> None:
         if self._pool is None:
-            begun = self._client.create_multipart_upload(**self._target, **self._options, ChecksumAlgorithm="SHA256")
+            algorithm = {"ChecksumAlgorithm": "SHA256"} if self._checksums else {}
+            begun = self._client.create_multipart_upload(**self._target, **self._options, **algorithm)
             self._upload = {"UploadId": begun["UploadId"]}
             self._pool = ThreadPoolExecutor(max_workers=_AT_ONCE)
         while len(self._under_way) >= _AT_ONCE:
@@ -106,8 +110,14 @@ class Upload:
         self._buffer = bytearray()
 
     def _put(self, number: int, body: bytearray) -> dict[str, Any]:
-        part = {"PartNumber": number, "ChecksumSHA256": _digest(body)}
-        return {**part, "ETag": self._client.upload_part(**self._target, **self._upload, **part, Body=body)["ETag"]}
+        part, guard = {"PartNumber": number}, self._guard(body)
+        done = self._client.upload_part(**self._target, **self._upload, **part, **guard, Body=body)
+        return {**part, "ETag": done["ETag"], **(guard if self._checksums else {})}
+
+    def _guard(self, body: bytearray) -> dict[str, str]:
+        if self._checksums:
+            return {"ChecksumSHA256": _digest(body)}
+        return {"ContentMD5": b64encode(md5(body, usedforsecurity=False).digest()).decode()}
 
     def _arrived(self) -> None:
         self._parts.append(self._under_way[0].result())

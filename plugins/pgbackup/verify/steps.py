@@ -18,13 +18,14 @@ import psycopg
 from pgbackup.domain import findings as named
 from pgbackup.domain.attestation import Attestation, seal
 from pgbackup.domain.errors import PgBackupError, ProgramFailed, RefusedError, UnfitError
-from pgbackup.domain.findings import failures, merged, timed, verdict
+from pgbackup.domain.findings import failures, merged, remark, timed, verdict
 from pgbackup.domain.ids import BackupId
 from pgbackup.domain.manifest import File, Manifest
 from pgbackup.domain.model import ConnectionParameters, CopyState, Finding, Kind, State, Verdict, Verification
 from pgbackup.domain.ports import Site, Store
 from pgbackup.postgres import dump
 from pgbackup.postgres.throwaway import ThrowAwayServer
+from pgbackup.restore.adopted import comparison
 from pgbackup.restore.chain import Link, fetch_links, read_chain
 from pgbackup.restore.compare import Comparison
 from pgbackup.restore.fetch import Description, check_stored, describe_copy
@@ -100,7 +101,7 @@ def check_contents(site: Site, attempt: Attempt) -> tuple[Finding, ...]:
     with held(attempt), _recorded(site, attempt, CONTENTS) as found:
         if manifest.kind is Kind.FULL:
             server = server_for(site, manifest, attempt.server)
-            compare = partial(Comparison, manifest, settings, violated=_violations(attempt))
+            compare = partial(comparison, manifest, settings, violated=_violations(attempt))
             found.extend(_compare(site, server, compare))
         else:
             parts = [_compare(site, server, compare) for server, compare in comparisons(site, manifest, attempt)]
@@ -118,21 +119,24 @@ def _compare(
             hint="the tasks of one verification must run on one machine: serve the cluster's queue by one worker",
         )
     with server.running() as parameters:
-        comparison = compare(parameters)
+        compared = compare(parameters)
         with ThreadPoolExecutor(max_workers=1) as pool:
             indexes = pool.submit(
                 timed,
                 named.INDEXES,
-                lambda: comparison.indexes(site.runner, server.programs),
+                lambda: compared.indexes(site.runner, server.programs),
                 clock=time.monotonic,
             )
-            return [*comparison.findings(), indexes.result()]
+            return [*compared.findings(), indexes.result()]
 
 
 def conclude(site: Site, attempt: Attempt, findings: Sequence[Finding]) -> Verification:
     """Turn all findings into a verdict, record it in the catalog, attest it beside the backup, remove the scratch."""
-    outcome = verdict(findings)
-    reason = failures(findings)
+    outcome: Verdict | None = verdict(findings)
+    reason = failures(findings) or remark(findings)
+    states = {copy.repository: copy.state for copy in site.catalog.copies(attempt.backup_id)}
+    if outcome is Verdict.REJECTED and states.get(attempt.repository) is CopyState.EXPIRED:
+        outcome, reason = None, "it was deleted while it was verified"
     site.catalog.conclude(
         attempt.backup_id,
         repository=attempt.repository,
@@ -168,8 +172,8 @@ def pending(site: Site, cluster: str) -> tuple[tuple[str, str], ...]:
         if backup.state is State.CAPTURED and stored:
             wanted.append((backup.id, site.local.name if site.local.name in stored else min(stored)))
         for copy in backup.copies:
-            if copy.repository not in site.repositories or copy.state is CopyState.EXPIRED:
-                continue
+            if copy.repository not in site.repositories or copy.state in {CopyState.EXPIRED, CopyState.DAMAGED}:
+                continue  # a damaged one is copied again before it is tried again
             if backup.state is State.VERIFIED:
                 candidate = (
                     copy.verified_at.isoformat() if copy.verified_at else "",
@@ -215,7 +219,7 @@ def _note(found: list[Finding], name: str, check: named.Check) -> bool:
 
 def _sound_chain(site: Site, store: Store, attempt: Attempt) -> tuple[Description, ...]:
     """Return the backup's chain, the base first; a rejected link rejects what stands on it."""
-    chain = read_chain(store, attempt.backup_id)
+    chain = read_chain(site, store, attempt.backup_id)
     for description in chain[:-1]:
         known = site.catalog.backup(description.manifest.id)
         if known is not None and known.state is State.REJECTED:
@@ -227,7 +231,7 @@ def _sound_chain(site: Site, store: Store, attempt: Attempt) -> tuple[Descriptio
 
 def _chain(site: Site, attempt: Attempt) -> tuple[Manifest, ...]:
     store = site.repositories[attempt.repository]
-    return tuple(description.manifest for description in read_chain(store, attempt.backup_id))
+    return tuple(description.manifest for description in read_chain(site, store, attempt.backup_id))
 
 
 def _files_of(attempt: Attempt, manifest: Manifest) -> Path:
@@ -299,7 +303,7 @@ def _violations(attempt: Attempt) -> frozenset[tuple[str, str]]:
 
 def _manifest(site: Site, attempt: Attempt) -> Manifest:
     store = site.repositories[attempt.repository]
-    return describe_copy(store, BackupId.parse(attempt.backup_id)).manifest
+    return describe_copy(site, store, BackupId.parse(attempt.backup_id)).manifest
 
 
 def _attest(site: Site, attempt: Attempt, verification: Verification) -> None:

@@ -10,9 +10,9 @@ from pgbackup.domain.drill import Scenario
 from pgbackup.domain.errors import RefusedError
 from pgbackup.domain.findings import Answer
 from pgbackup.domain.ids import BackupId
-from pgbackup.domain.manifest import Manifest
+from pgbackup.domain.manifest import ADOPTED, Manifest
 from pgbackup.domain.model import Backup, Kind, State
-from pgbackup.domain.ports import Site, Store
+from pgbackup.domain.ports import Site
 from pgbackup.restore.fetch import describe_copy
 
 log = logging.getLogger(__name__)
@@ -22,12 +22,12 @@ OLDEST = timedelta(hours=26)
 """A night, and two hours to take and to prove its backups."""
 
 
-def start_of_recovery(store: Store, backups: Sequence[Backup], system: str | None) -> Manifest | None:
+def start_of_recovery(site: Site, backups: Sequence[Backup], system: str | None) -> Manifest | None:
     """Return the newest verified physical backup of a system, else the newest; ``backups`` come newest first."""
     physical = [one for one in backups if one.kind is Kind.BASE or one.method == "block"]
     for backup in sorted(physical, key=lambda one: one.state is not State.VERIFIED):
         try:
-            manifest = describe_copy(store, BackupId.parse(backup.id)).manifest
+            manifest = describe_copy(site, site.local, BackupId.parse(backup.id)).manifest
         except RefusedError as error:
             log.warning("%s is no start of a recovery: %s", backup.id, error)
             continue
@@ -68,4 +68,5 @@ def drilled(site: Site, cluster: str) -> Answer:
 
 
 def _first_backup(site: Site, cluster: str, now: datetime) -> datetime:
-    return min((one.started_at for one in site.catalog.backups(cluster)), default=now)
+    own = (one.started_at for one in site.catalog.backups(cluster) if one.method != ADOPTED)
+    return min(own, default=now)

@@ -13,6 +13,7 @@ LAG = "archive keeps up with the server"
 RPO = "possible loss is within the objective"
 BACKUP = "there is a recent verified backup"
 DRILL = "each recovery was drilled lately"
+KEYS = "no key is about to expire"
 FINISHED = "the watch comes to its end"
 
 

@@ -20,6 +20,7 @@ from pgbackup.watch.archive import ArchiveState, conflicts, continuity, observe_
 from pgbackup.watch.archiver import Archiving, observe_archiving
 from pgbackup.watch.backups import USABLE, drilled, recent, start_of_recovery
 from pgbackup.watch.copies import backups_are_there, wal_is_there
+from pgbackup.watch.keys import keys_last
 from pgbackup.watch.receiver import Streaming, observe_streaming
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ def _server(site: Site, cluster: str) -> Streaming | Archiving:
 
 def _archive(site: Site, cluster: str, server: Streaming | Archiving | None, backups: Sequence[Backup]) -> ArchiveState:
     position = server.position if server else None
-    base = start_of_recovery(site.local, backups, position.system_identifier if position else None)
+    base = start_of_recovery(site, backups, position.system_identifier if position else None)
     known = position.system_identifier if position else base.server.system_identifier if base else None
     return observe_archive(
         site,
@@ -69,6 +70,8 @@ def _checks(
 ) -> Checks:
     settings, rpo = site.settings.cluster(cluster), site.settings.objectives.rpo
     wal = settings.wal
+    warn_before = site.settings.encryption.warn_before
+    yield names.KEYS, lambda: keys_last(site.keyring.expiries(), site.clock(), warn_before)
     if archive:
         yield names.CONTINUITY, partial(continuity, archive, cluster)
         yield names.CONFLICTS, partial(conflicts, archive, cluster)

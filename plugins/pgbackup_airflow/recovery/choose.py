@@ -14,6 +14,7 @@ from pgbackup.domain.ports import Site
 from pgbackup.domain.settings import Recovery
 from pgbackup.recover import Choice, backup_choices, only_database
 from pgbackup_airflow.operators import ProtocolOperator, refuse_unknown
+from pgbackup_airflow.recovery.forms import read_repository
 
 
 class ChooseOperator(ProtocolOperator, HITLOperator):
@@ -70,5 +71,5 @@ class ChooseBackupOperator(ChooseOperator):
         params = context["params"]
         if params["moment"]:
             return ()
-        database = params["database"] or only_database(site, self.cluster, params["repository"])
-        return backup_choices(site, self.cluster, database, params["repository"])
+        database = params["database"] or only_database(site, self.cluster, read_repository(params["repository"]))
+        return backup_choices(site, self.cluster, database, read_repository(params["repository"]))

@@ -19,15 +19,17 @@ from pgbackup.recover import (
     cutover_report_text,
     database_plan_text,
     database_report_text,
+    hold_needed,
     only_database,
     plan_cutover,
     plan_database,
     recover_database,
+    release_needed,
 )
 from pgbackup_airflow.operators import ProtocolOperator, refuse_unknown
 from pgbackup_airflow.recovery.approval import RECOVER, granted, outcome
 from pgbackup_airflow.recovery.choose import ChooseBackupOperator
-from pgbackup_airflow.recovery.forms import overridden, read_moment
+from pgbackup_airflow.recovery.forms import overridden, read_moment, read_repository
 
 CHOOSE, APPROVE_CUTOVER, CUTOVER = "choose", "approve_cutover", "cutover"
 FIELDS = ("database", "backup", "moment", "name", "replace", "repository", "even_rejected")
@@ -55,13 +57,14 @@ class PlanDatabaseOperator(ProtocolOperator):
             plan = plan_database(
                 site,
                 self.cluster,
-                params["database"] or only_database(site, self.cluster, params["repository"]),
+                params["database"] or only_database(site, self.cluster, read_repository(params["repository"])),
                 backup_id,
                 target=read_moment(params["moment"]),
                 name=params["name"] or None,
-                repository=params["repository"],
+                repository=read_repository(params["repository"]),
                 even_rejected=overridden(params["even_rejected"], backup_id),
             )
+            hold_needed(site, self.cluster, plan.origin)
         text = database_plan_text(plan)
         self.log.info("the plan:\n%s", text)
         return {"plan": _plans.dump_python(plan, mode="json"), "text": text}
@@ -75,7 +78,9 @@ class RecoverDatabaseOperator(ProtocolOperator):
         answer = granted(context)
         with self.site(context) as site:
             self.log.info("approved %s", answer["approved"])
-            recovered = recover_database(site, _plans.validate_python(answer["plan"]))
+            plan = _plans.validate_python(answer["plan"])
+            recovered = recover_database(site, plan)
+            release_needed(site, plan.origin)
         if not recovered.ok:
             self.log.error("the report:\n%s", database_report_text(recovered, answer["approved"]))
             raise AirflowFailException(f"{recovered.name} is not equal to its source: {advice(recovered.findings)}")

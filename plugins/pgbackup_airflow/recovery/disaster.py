@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -16,7 +16,16 @@ from pgbackup.domain.incident import PHASES, Doing, Fact
 from pgbackup.domain.model import Finding
 from pgbackup.domain.ports import Site
 from pgbackup.domain.target import parse_moment
-from pgbackup.recover import Foresight, Recovered, Request, disaster, foresee, usual_folder
+from pgbackup.recover import (
+    Foresight,
+    Recovered,
+    Request,
+    disaster,
+    foresee,
+    hold_needed,
+    release_needed,
+    usual_folder,
+)
 from pgbackup.recover.incident import Journal, Told
 from pgbackup_airflow.hook import PgBackupHook
 from pgbackup_airflow.notifier import Notice
@@ -28,7 +37,6 @@ from pgbackup_airflow.recovery.point_in_time import read_request
 
 FIELDS = ("what", "happened_at", "target", "time", "repository", "folder", "port")
 RESTORE = "restore"
-BEST = disaster.BEST
 CUTOVER = {"task_id": APPROVE_SWITCH, "plan": PLAN_SWITCH, "step": Doing.SWITCH}
 """What the second approval differs in from the first."""
 NOT_MAILED = "stakeholders were notified"
@@ -107,11 +115,10 @@ def _assess(taken: _Taken) -> Told:
 def _plan(taken: _Taken) -> tuple[Told, Any]:
     site, cluster = taken.site, taken.cluster
     request = request_of(site, cluster, taken.context)
-    chosen = disaster.choose_repository(
-        site, cluster, request.target, timeline=request.timeline, wanted=request.repository
-    )
-    ahead = foresee(site, cluster, replace(request, repository=chosen))
-    told = Told(f"{ahead.plan.target} from {chosen}, into {request.into}", (), disaster.plan_facts(ahead))
+    ahead = foresee(site, cluster, request)
+    hold_needed(site, cluster, ahead.plan)
+    chosen = f"{ahead.plan.target} from {ahead.plan.repository}, into {request.into}"
+    told = Told(chosen, (), disaster.plan_facts(ahead))
     text = disaster.disaster_plan_text(site, taken.journal.read(), ahead)
     return told, {"plan": _foresights.dump_python(ahead, mode="json"), "text": text}
 
@@ -132,6 +139,7 @@ def _notify(taken: _Taken) -> Told:
 
 def _restore(taken: _Taken) -> tuple[Told, Any]:
     told, recovered = disaster.restore(taken.site, taken.cluster, taken.approved.request)
+    release_needed(taken.site, taken.approved.plan)
     return told, _recovered.dump_python(recovered, mode="json")
 
 

@@ -9,6 +9,7 @@ from airflow.sdk import Param
 from pgbackup.domain.errors import ConfigurationError
 from pgbackup.domain.settings import LOCAL, Settings
 from pgbackup.domain.target import Target, parse_target
+from pgbackup.recover import BEST
 
 _BACKUP = r"^[a-z][a-z0-9_-]{0,30}_\d{8}_\d{6}_full$"
 _NAME = r"^[^\x00-\x1f\x7f]{1,63}$"
@@ -52,10 +53,20 @@ def read_moment(text: str | None) -> Target | None:
 
 def repository_param(settings: Settings, section: str) -> Param:
     """Ask whose copies to use."""
-    names = [LOCAL, *settings.repositories]
     return Param(
-        LOCAL, enum=names, type="string", title="Repository", description="Whose copies to use.", section=section
+        BEST,
+        enum=[BEST, LOCAL, *settings.repositories],
+        values_display={BEST: "whichever can: local, else the one that reaches farthest, then the quickest"},
+        type="string",
+        title="Repository",
+        description="Whose copies to use. With a name, that one alone is read.",
+        section=section,
     )
+
+
+def read_repository(name: str) -> str | None:
+    """Read a form's repository; None is whichever is best."""
+    return None if name == BEST else name
 
 
 def rejected_param(section: str) -> Param:

@@ -22,10 +22,12 @@ from pgbackup.recover import (
     Request,
     SwitchPlan,
     foresee,
+    hold_needed,
     plan_replacement,
     plan_text,
     recover_cluster,
     refuse_obstacle,
+    release_needed,
     replace_present,
     report_text,
     switch_plan_text,
@@ -34,6 +36,7 @@ from pgbackup.recover import (
 )
 from pgbackup_airflow.operators import ProtocolOperator, refuse_unknown
 from pgbackup_airflow.recovery.approval import APPROVE_SWITCH, RECOVER, granted, outcome
+from pgbackup_airflow.recovery.forms import read_repository
 
 FIELDS = ("target", "time", "lsn", "xid", "name", "timeline", "repository", "folder", "port", "replace")
 SWITCH = "switch"
@@ -55,6 +58,7 @@ class PlanPointInTimeOperator(ProtocolOperator):
             ahead = foresee(site, self.cluster, request)
             if params["replace"]:
                 refuse_obstacle(site, self.cluster, request.into)
+            hold_needed(site, self.cluster, ahead.plan)
         text = plan_text(ahead, replacing=params["replace"])
         self.log.info("the plan:\n%s", text)
         return {"plan": _foresights.dump_python(ahead, mode="json"), "text": text}
@@ -74,7 +78,7 @@ def read_request(params: Mapping[str, Any], default: Path) -> Request:
         target=_read_target(params),
         into=Path(params["folder"] or default),
         timeline=params["timeline"],
-        repository=params["repository"],
+        repository=read_repository(params["repository"]),
         port=params["port"],
     )
 
@@ -97,7 +101,8 @@ class RecoverPointInTimeOperator(ProtocolOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Return what was recovered."""
         answer = granted(context)
-        request = _foresights.validate_python(answer["plan"]).request
+        approved = _foresights.validate_python(answer["plan"])
+        request = approved.request
         with self.site(context) as site:
             self.log.info("approved %s; recovering into %s", answer["approved"], request.into)
             recovered = recover_cluster(
@@ -109,6 +114,7 @@ class RecoverPointInTimeOperator(ProtocolOperator):
                 repository=request.repository,
                 port=request.port,
             )
+            release_needed(site, approved.plan)
         document: dict[str, Any] = _recovered.dump_python(recovered, mode="json")
         return document
 

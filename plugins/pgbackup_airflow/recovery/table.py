@@ -15,12 +15,14 @@ from pgbackup.recover import (
     RecoveredTable,
     TablePlan,
     Way,
+    hold_needed,
     only_database,
     plan_put,
     plan_table,
     put,
     put_plan_text,
     recover_table,
+    release_needed,
     table_choices,
     table_plan_text,
     table_report_text,
@@ -28,7 +30,7 @@ from pgbackup.recover import (
 from pgbackup_airflow.operators import ProtocolOperator, refuse_unknown
 from pgbackup_airflow.recovery.approval import APPROVE, RECOVER, granted, outcome
 from pgbackup_airflow.recovery.choose import ChooseBackupOperator, ChooseOperator
-from pgbackup_airflow.recovery.forms import overridden, read_moment
+from pgbackup_airflow.recovery.forms import overridden, read_moment, read_repository
 
 CHOOSE_BACKUP, CHOOSE_TABLE = "choose_backup", "choose_table"
 APPROVE_PUT, PUT = "approve_put", "put"
@@ -54,8 +56,8 @@ class ChooseTableOperator(ChooseOperator):
     def choices(self, site: Site, context: Context) -> tuple[Choice, ...]:
         """List them by name, with their rows."""
         params, backup_id = context["params"], context["ti"].xcom_pull(task_ids=CHOOSE_BACKUP)
-        database = params["database"] or only_database(site, self.cluster, params["repository"])
-        return table_choices(site, self.cluster, database, backup_id, params["repository"])
+        database = params["database"] or only_database(site, self.cluster, read_repository(params["repository"]))
+        return table_choices(site, self.cluster, database, backup_id, read_repository(params["repository"]))
 
 
 class PlanTableOperator(ProtocolOperator):
@@ -70,14 +72,15 @@ class PlanTableOperator(ProtocolOperator):
             wanted = plan_table(
                 site,
                 self.cluster,
-                params["database"] or only_database(site, self.cluster, params["repository"]),
+                params["database"] or only_database(site, self.cluster, read_repository(params["repository"])),
                 pull(task_ids=CHOOSE_TABLE),
                 backup_id,
                 target=read_moment(params["moment"]),
                 way=Way(params["way"]),  # whatever closes it is known before anybody is asked
-                repository=params["repository"],
+                repository=read_repository(params["repository"]),
                 even_rejected=overridden(params["even_rejected"], backup_id),
             )
+            hold_needed(site, self.cluster, wanted.origin)
         plan = dataclasses.replace(wanted, way=Way.BESIDE)
         text = table_plan_text(plan)
         self.log.info("the plan:\n%s", text)
@@ -92,7 +95,9 @@ class RecoverTableOperator(ProtocolOperator):
         answer = granted(context)
         with self.site(context) as site:
             self.log.info("approved %s", answer["approved"])
-            recovered = recover_table(site, _plans.validate_python(answer["plan"]))
+            plan = _plans.validate_python(answer["plan"])
+            recovered = recover_table(site, plan)
+            release_needed(site, plan.origin)
         document: dict[str, Any] = _recovered.dump_python(recovered, mode="json")
         return document
 

@@ -1,9 +1,7 @@
 """Disaster recovery: the verbs of the protocol's five phases, on a machine that may have nothing but a repository."""
 
 from pgbackup.recover.disaster.assessment import (
-    BEST,
     assess_scope,
-    choose_repository,
     plan_facts,
     verify_availability,
 )
@@ -24,14 +22,12 @@ from pgbackup.recover.disaster.validation import (
 )
 
 __all__ = [
-    "BEST",
     "Cutover",
     "assess_scope",
     "check_connectivity",
     "check_data",
     "check_functions",
     "check_performance",
-    "choose_repository",
     "cutover_text",
     "disaster_plan_text",
     "monitor",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
@@ -17,14 +16,12 @@ from pgbackup.domain.model import Finding, Verdict
 from pgbackup.domain.ports import Site, Store
 from pgbackup.domain.recovery import RecoveryPlan
 from pgbackup.domain.survey import survey
-from pgbackup.domain.target import Latest, Target
 from pgbackup.domain.wal import Segment
 from pgbackup.postgres.connection import connect, server_errors
 from pgbackup.postgres.replication import position
 from pgbackup.recover.ahead import Foresight
 from pgbackup.recover.incident import Told, judged
 from pgbackup.recover.markdown import moment, span
-from pgbackup.recover.planning import plan as plan_recovery
 from pgbackup.restore.archive import list_archive, read_sidecar
 from pgbackup.restore.fetch import describe_copy, open_passphrase
 from pgbackup.restore.fitness import refuse_unfit
@@ -33,7 +30,6 @@ from pgbackup.restore.reach import read_holdings
 
 log = logging.getLogger(__name__)
 
-BEST = "best"
 FILES, WAL, KEYS, MACHINE = (
     "every file of the chain is there",
     "every WAL segment is there",
@@ -84,49 +80,6 @@ def _repository(site: Site, store: Store, cluster: str, reaches: list[datetime])
     )
 
 
-@dataclass(frozen=True)
-class _Candidate:
-    plan: RecoveryPlan
-    reach: datetime
-    proved: bool
-
-    @property
-    def rank(self) -> tuple[float, bool, float]:
-        """Better ones come first: what reaches farther, what is proved, what is quicker."""
-        farther = self.reach.timestamp() if isinstance(self.plan.target, Latest) else 0.0
-        return -farther, not self.proved, self.plan.seconds
-
-
-def choose_repository(site: Site, cluster: str, target: Target, *, timeline: int | None, wanted: str) -> str:
-    """Return the repository to recover from: the one ``wanted``, or of all the one that reaches farthest.
-
-    Among those that reach as far, proved copies come before others, then the quickest. Raises RefusedError with what
-    each repository says when none of them reaches the target.
-    """
-    if wanted != BEST:
-        return wanted
-    found: list[_Candidate] = []
-    refusals: list[str] = []
-    for name, store in site.repositories.items():
-        try:
-            planned = plan_recovery(site, cluster, target, timeline=timeline, repository=name)
-            holdings = read_holdings(site, store, cluster)
-            reach = max(window.latest for window in survey(holdings, timeline).windows.values())
-        except PgBackupError as error:
-            refusals.append(f"{name}: {': '.join(filter(None, (error.message, error.detail)))}")
-            continue
-        proved = {link.id for link in holdings.links if link.verdict is Verdict.VERIFIED}
-        found.append(_Candidate(planned, reach, proved.issuperset(planned.chain)))
-        log.info("%s reaches %s in %.0f s", name, reach, planned.seconds)
-    if not found:
-        raise RefusedError(
-            f"no repository reaches {target}",
-            detail="\n".join(refusals),
-            hint="choose a moment in one of these windows, or the latest",
-        )
-    return min(found, key=lambda one: one.rank).plan.repository
-
-
 def verify_availability(site: Site, ahead: Foresight) -> Told:
     """See that everything that a plan needs is there and can be opened.
 
@@ -143,17 +96,17 @@ def verify_availability(site: Site, ahead: Foresight) -> Told:
 def _availability(site: Site, plan: RecoveryPlan, store: Store) -> Iterator[Finding]:
     names = (*plan.chain, *plan.bundles)
     jobs = site.settings.cluster(plan.cluster).verify_backup.jobs
-    yield judged(FILES, lambda: _files_are_there(store, names))
+    yield judged(FILES, lambda: _files_are_there(site, store, names))
     yield judged(WAL, lambda: _wal_is_there(store, plan, jobs))
     yield judged(KEYS, lambda: _keys_open(site, store, names))
     yield judged(MACHINE, lambda: _machine_is_fit(site, store, plan))
 
 
-def _files_are_there(store: Store, names: tuple[str, ...]) -> Answer:
+def _files_are_there(site: Site, store: Store, names: tuple[str, ...]) -> Answer:
     wrong: list[str] = []
     total = 0
     for name in names:
-        description = describe_copy(store, BackupId.parse(name))
+        description = describe_copy(site, store, BackupId.parse(name))
         here = {info.key: info.bytes for info in store.list(description.backup_id.key(""))}
         for file in description.manifest.files:
             if here.get(description.backup_id.key(file.name)) != file.stored_bytes:
@@ -189,13 +142,13 @@ def _wal_is_there(store: Store, plan: RecoveryPlan, jobs: int) -> Answer:
 def _keys_open(site: Site, store: Store, names: tuple[str, ...]) -> Answer:
     encrypted = 0
     for name in names:
-        description = describe_copy(store, BackupId.parse(name))
+        description = describe_copy(site, store, BackupId.parse(name))
         encrypted += bool(open_passphrase(site, store, description))
     return True, f"{encrypted} of {len(names)} backups are encrypted", ""
 
 
 def _machine_is_fit(site: Site, store: Store, plan: RecoveryPlan) -> Answer:
-    last = describe_copy(store, BackupId.parse(plan.chain[-1])).manifest
+    last = describe_copy(site, store, BackupId.parse(plan.chain[-1])).manifest
     programs = server_for(site, last, site.spool).programs
     refuse_unfit(last, programs, site.runner)
     return True, f"PostgreSQL {last.server.version // 10000} in {programs.folder}", ""

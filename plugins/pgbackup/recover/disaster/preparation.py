@@ -11,11 +11,11 @@ from pgbackup.domain.errors import PgBackupError, ProgramFailed, RefusedError
 from pgbackup.domain.findings import Answer
 from pgbackup.domain.incident import Doing, Fact, Incident
 from pgbackup.domain.manifest import Manifest
-from pgbackup.domain.ports import Site
+from pgbackup.domain.ports import Site, Store
 from pgbackup.postgres import physical
 from pgbackup.postgres.throwaway import ThrowAwayServer
 from pgbackup.recover.ahead import Foresight, Request, foresee
-from pgbackup.recover.cluster import Recovered, manifest_of, recover_cluster, recovered_server
+from pgbackup.recover.cluster import Recovered, last_manifest, recover_cluster, recovered_server
 from pgbackup.recover.control import works_in
 from pgbackup.recover.incident import Told, judged
 from pgbackup.scratch import make_private
@@ -46,9 +46,16 @@ def prepare_files(site: Site, cluster: str, ahead: Foresight) -> Told:
 
 
 def _rebuilt(site: Site) -> str:
-    stores = site.repositories.values()
-    counts = [f"{len(rebuild(site.catalog, store, now=site.clock()))} in {store.name}" for store in stores]
-    return f"; the catalog was empty, and knows the backups now: {', '.join(counts)}"
+    read = ", ".join(_read(site, store) for store in site.repositories.values())
+    return f"; the catalog was empty, and knows the backups now: {read}"
+
+
+def _read(site: Site, store: Store) -> str:
+    """Fill the catalog from a repository, and say with how many backups; one that is down keeps no other from it."""
+    try:
+        return f"{len(rebuild(site.catalog, store, now=site.clock()))} in {store.name}"
+    except PgBackupError as error:
+        return f"none in {store.name}: {error.message}"
 
 
 def restore(site: Site, cluster: str, request: Request) -> tuple[Told, Recovered]:
@@ -81,7 +88,7 @@ def verify_integrity(site: Site, recovered: Recovered, incident: Incident) -> To
 
     Of a server that runs already, an earlier try's findings stand. Raises RefusedError when there was none.
     """
-    manifest = manifest_of(site, recovered)
+    manifest = last_manifest(site, recovered.plan)
     server = recovered_server(site, manifest, recovered)
     if works_in(recovered.folder):
         earlier = incident.found(Doing.INTEGRITY)

@@ -20,7 +20,7 @@ from pgbackup.postgres import describe
 from pgbackup.postgres.connection import Connection, connect
 from pgbackup.postgres.replace import dangling
 from pgbackup.recover.application import application_findings
-from pgbackup.recover.cluster import Recovered, manifest_of, recovered_server
+from pgbackup.recover.cluster import Recovered, last_manifest, recovered_server
 from pgbackup.recover.control import works_in
 from pgbackup.recover.incident import Told, judged
 from pgbackup.recover.markdown import span
@@ -39,14 +39,14 @@ _PATIENT = timedelta(minutes=5)
 def check_connectivity(site: Site, cluster: str, recovered: Recovered, port: int) -> Told:
     """Start a server on the recovered directory, unless it runs, and see that the application's role may connect."""
     if not works_in(recovered.folder):
-        start(site, recovered_server(site, manifest_of(site, recovered), recovered), recovered.folder, port)
+        start(site, recovered_server(site, last_manifest(site, recovered.plan), recovered), recovered.folder, port)
     answers = judged(ANSWERS, lambda: (True, str(_version(site, cluster, recovered, port)), ""))
     findings = [answers]
     if answers.ok:
         settings = site.settings.cluster(cluster).verify_backup
         asked = settings.model_copy(update={"queries": ()})
         names = _databases_of(settings)
-        anywhere = tuple(entry.name for entry in manifest_of(site, recovered).databases)
+        anywhere = tuple(entry.name for entry in last_manifest(site, recovered.plan).databases)
         found = [_of_application(site, cluster, recovered, port, asked, [name]) for name in names or anywhere]
         # Where nobody says in which database the application works, one that it may connect to is enough.
         findings += merged(found if names else [one for one in found if all(each.ok for each in one)] or found)
@@ -90,7 +90,7 @@ def check_data(site: Site, cluster: str, recovered: Recovered, port: int, incide
 
     What was dropped since the backup is told, and no fault: the target is younger.
     """
-    manifest = manifest_of(site, recovered)
+    manifest = last_manifest(site, recovered.plan)
     parameters = reach(site, cluster, recovered, port)
     loss, allowed = incident.rpo, site.settings.objectives.rpo
 
