@@ -108,8 +108,8 @@ def test_a_table_at_a_moment_is_brought_beside(stack: Stack, night: Night) -> No
     backup = stack.site().catalog.backup(base)
     assert backup is not None
     assert backup.backup_time is not None
-    conf = {"table": "public.Title", "moment": backup.backup_time.isoformat(), "repository": REGIONS[1]}
-    run = stack.rest.trigger("streamflix_recover_table", conf)
+    conf = {"database": "streamflix", "table": "public.Title", "moment": backup.backup_time.isoformat()}
+    run = stack.rest.trigger("streamflix_recover_table", {**conf, "repository": REGIONS[1]})
     assert f"{base}, from {REGIONS[1]}" in run.wait_for_question()["body"]
     run.answer(stack.colleague, "Approve", "streamflix")
     assert run.wait() == "success", run.logs()

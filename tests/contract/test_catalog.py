@@ -21,6 +21,7 @@ from pgbackup.catalog import PostgresCatalog
 from pgbackup.catalog.session import migrations
 from pgbackup.domain.drill import Drill, DrillStep, Scenario
 from pgbackup.domain.errors import BusyError, PgBackupError, RefusedError, UnavailableError, UnfitError
+from pgbackup.domain.findings import BYTES
 from pgbackup.domain.manifest import Manifest
 from pgbackup.domain.model import (
     Backup,
@@ -598,8 +599,22 @@ def test_a_backup_is_rejected_when_its_original_is(
     backup_id = capture(catalog)
     catalog.copied(backup_id, repository="eu", now=DONE)
     for repository, verdict in verdicts.items():
-        conclude(catalog, backup_id, verdict, repository)
+        catalog.begin_verification(backup_id, repository=repository, owner="o", now=MOMENT)
+        whole = (Finding(BYTES, True, 1),)
+        catalog.found(backup_id, repository=repository, attempt=1, step="files", findings=whole)
+        conclude(catalog, backup_id, verdict, repository)  # of the same owner: it is the same attempt
     assert known(catalog, backup_id).state is state
+
+
+def test_a_copy_that_lost_its_bytes_rejects_none_that_nobody_judged(catalog: PostgresCatalog) -> None:
+    """A disk that is gone says nothing of what was copied from it."""
+    backup_id = capture(catalog)
+    catalog.copied(backup_id, repository="eu", now=DONE)
+    conclude(catalog, backup_id, Verdict.VERIFIED)
+    conclude(catalog, backup_id, Verdict.REJECTED)
+    assert known(catalog, backup_id).state is State.CAPTURED
+    conclude(catalog, backup_id, Verdict.REJECTED, "eu")
+    assert known(catalog, backup_id).state is State.REJECTED
 
 
 def test_how_far_the_wal_of_a_repository_is_never_goes_back_for_an_error(catalog: PostgresCatalog) -> None:

@@ -15,9 +15,9 @@ from pgbackup.domain.errors import ProgramFailed, RefusedError, UnavailableError
 from pgbackup.domain.ids import MANIFEST, BackupId
 from pgbackup.domain.lsn import Lsn
 from pgbackup.domain.manifest import Manifest, parse_manifest
-from pgbackup.domain.model import Command, Kind, State
+from pgbackup.domain.model import Command, CopyState, Kind, State
 from pgbackup.domain.ports import Site
-from pgbackup.domain.settings import Fingerprints
+from pgbackup.domain.settings import LOCAL, Fingerprints
 from pgbackup.domain.wal import Archived, Segment
 from pgbackup.postgres import describe
 from pgbackup.postgres.physical import WalRange
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 _ARCHIVE_PATIENCE = 120.0
 _STANDING = frozenset({State.CAPTURED, State.VERIFIED})
+_DAMAGED_HERE = (LOCAL, CopyState.DAMAGED)
 
 
 def capture_base(site: Site, cluster: str) -> Manifest:
@@ -80,11 +81,12 @@ def _newest_chain(site: Site, cluster: str) -> tuple[Manifest, ...]:
         return ()
     known: dict[str, Manifest] = {}
     wanted: str | None = backups[0].id
-    states = {backup.id: backup.state for backup in backups}
+    lost = {one.id for one in backups for copy in one.copies if (copy.repository, copy.state) == _DAMAGED_HERE}
+    states = {backup.id: backup.state for backup in backups if backup.id not in lost}
     try:
         while wanted is not None and wanted not in known:
             if states.get(wanted) not in _STANDING:
-                log.warning("%s is rejected or gone: nothing stands on it", wanted)
+                log.warning("%s is rejected, damaged or gone: nothing stands on it", wanted)
                 return ()
             text = site.local.read(BackupId.parse(wanted).key(MANIFEST))
             known[wanted] = parse_manifest(text, source=wanted)

@@ -11,7 +11,7 @@ from psycopg.rows import DictRow, class_row
 from pgbackup.catalog.listing import Listings
 from pgbackup.catalog.observations import Observations
 from pgbackup.domain.errors import RefusedError
-from pgbackup.domain.findings import blames_capture
+from pgbackup.domain.findings import BYTES
 from pgbackup.domain.manifest import Manifest
 from pgbackup.domain.model import Backup, Copy, CopyState, Finding, Kind, State, Verdict, Verification, WalCopy
 from pgbackup.domain.settings import LOCAL
@@ -154,7 +154,7 @@ class PostgresCatalog(Observations, Listings):
                 " WHERE (backup_id, repository, attempt) = (%s, %s, %s)",
                 (now, verdict, reason, backup_id, repository, attempt),
             )
-            _apply_verdict(connection, backup_id, repository, verdict, now)
+            _apply_verdict(connection, (backup_id, repository, attempt), verdict, now)
 
     def verification(self, backup_id: str, *, repository: str, attempt: int | None = None) -> Verification | None:
         """Return an attempt, the latest by default; see ports.Catalog."""
@@ -201,12 +201,11 @@ class PostgresCatalog(Observations, Listings):
                     ),
                 ).fetchone()
                 if inserted is not None:
-                    key = (manifest.id, attempt.repository, attempt.attempt, "attested")
-                    _insert_findings(connection, key, attempt.findings)
+                    step = (manifest.id, attempt.repository, attempt.attempt, "attested")
+                    _insert_findings(connection, step, attempt.findings)
                 if inserted is not None or (is_new and attempt.repository == repository):  # read elsewhere before
-                    _apply_verdict(connection, manifest.id, attempt.repository, attempt.verdict, attempt.finished_at)
-            if any(map(blames_capture, verifications)):
-                _reject(connection, manifest.id)
+                    key = (manifest.id, attempt.repository, attempt.attempt)
+                    _apply_verdict(connection, key, attempt.verdict, attempt.finished_at)
             if manifest.parent is not None:
                 _reject_children(connection, manifest.parent)
 
@@ -289,23 +288,28 @@ def _insert_findings(
 
 def _apply_verdict(
     connection: psycopg.Connection[DictRow],
-    backup_id: str,
-    repository: str,
+    attempt: tuple[str, str, int],
     verdict: Verdict | None,
     now: datetime | None,
 ) -> None:
     """Move the copy's and the backup's state. One verified copy proves the capture; a damaged copy beside it, or beside
-    the one it was copied from and that nobody has judged yet, is copied again, so it doesn't reject the backup. What
-    stands on a rejected backup is rejected with it. Verdicts go along with copies: that of a repository which the
-    catalog knows no copy in (it is being rebuilt from another one) proves the capture too.
+    the one it was copied from and that nobody has judged yet, is copied again, so it doesn't reject the backup. Nor
+    does one whose bytes are not those that were captured, beside any copy that nobody has judged. What stands on a
+    rejected backup is rejected with it. Verdicts go along with copies: that of a repository which the catalog knows no
+    copy in (it is being rebuilt from another one) judges the capture too.
     """
     if verdict is None:
         return
+    backup_id, repository, _ = attempt
+    of_capture = connection.execute(
+        "SELECT FROM finding WHERE (backup_id, repository, attempt, name) = (%s, %s, %s, %s) AND ok",
+        (*attempt, BYTES),
+    ).fetchone()
     copy_state = CopyState.VERIFIED if verdict is Verdict.VERIFIED else CopyState.DAMAGED
     known = connection.execute(
         "SELECT state FROM backup_copy WHERE (backup_id, repository) = (%s, %s) FOR UPDATE", (backup_id, repository)
     ).fetchone()
-    if known["state"] == CopyState.EXPIRED if known else verdict is Verdict.REJECTED:
+    if known["state"] == CopyState.EXPIRED if known else verdict is Verdict.REJECTED and of_capture is None:
         return  # deleted while it was verified; or it says nothing of the copies that there are
     connection.execute(
         "UPDATE backup_copy SET state = %s, verified_at = CASE WHEN %s = 'verified' THEN %s ELSE verified_at END"
@@ -316,21 +320,12 @@ def _apply_verdict(
         "UPDATE backup_log SET state = CASE WHEN EXISTS (SELECT FROM backup_copy AS c"
         " WHERE c.backup_id = backup_log.id AND c.state = 'verified') OR EXISTS (SELECT FROM verification AS v"
         " LEFT JOIN backup_copy AS c USING (backup_id, repository) WHERE v.backup_id = backup_log.id"
-        " AND c.backup_id IS NULL AND v.verdict = 'verified') THEN 'verified' WHEN EXISTS (SELECT"
-        " FROM backup_copy AS c WHERE c.backup_id = backup_log.id AND (c.repository, c.state) = (%s, 'stored'))"
+        " AND c.backup_id IS NULL AND v.verdict = 'verified') THEN 'verified' WHEN NOT EXISTS (SELECT"
+        " FROM backup_log AS p WHERE p.id = backup_log.parent AND p.state = 'rejected') AND EXISTS (SELECT"
+        " FROM backup_copy AS c WHERE c.backup_id = backup_log.id AND c.state = 'stored' AND (%s OR c.repository = %s))"
         " THEN 'captured' ELSE 'rejected' END"
         " WHERE id = %s AND state IN ('captured', 'verified', 'rejected')",
-        (LOCAL, backup_id),
-    )
-    _reject_children(connection, backup_id)
-
-
-def _reject(connection: psycopg.Connection[DictRow], backup_id: str) -> None:
-    """Reject a backup that is no better in any repository, unless a copy proved it, here or where it came from."""
-    connection.execute(
-        "UPDATE backup_log AS b SET state = 'rejected' WHERE id = %s AND state = 'captured'"
-        " AND NOT EXISTS (SELECT FROM verification AS v WHERE v.backup_id = b.id AND v.verdict = 'verified')",
-        (backup_id,),
+        (of_capture is None, LOCAL, backup_id),
     )
     _reject_children(connection, backup_id)
 

@@ -49,6 +49,8 @@ def best(
     for names in filter(None, rounds):
         answers = _asked(site, names, ask, refused)
         if answers:
+            for name, error in refused.items():
+                log.warning("not from %s: %s", name, error.message)
             return max(answers, key=key), refused
     raise _refusal(refused, f"no repository {wanted}")
 
@@ -64,10 +66,7 @@ def _asked(site: Site, names: Sequence[str], ask: Callable[[Store], _T], refused
 
     with ThreadPoolExecutor(max_workers=len(names)) as pool:
         found = dict(zip(names, pool.map(answer, names), strict=True))
-    for name, error in found.items():
-        if isinstance(error, PgBackupError):
-            refused[name] = error
-            log.info("not from %s: %s", name, error.message)
+    refused.update({name: error for name, error in found.items() if isinstance(error, PgBackupError)})
     return [one for one in found.values() if not isinstance(one, PgBackupError)]
 
 
