@@ -15,7 +15,7 @@ LOCK        := uv pip compile -q --universal --python-version 3.11 --no-emit-ind
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv postgres lint test test-recovery test-airflow test-chaos test-proof test-matrix demo drill status down bench bench-physical schema screenshots lock clean prerequisites
+.PHONY: help venv postgres lint test test-recovery test-airflow test-browser test-chaos test-proof test-matrix demo drill status down bench bench-physical schema screenshots lock clean prerequisites
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -57,6 +57,9 @@ test-recovery: venv postgres ## tables, databases, servers, disasters, drills, t
 
 test-airflow: venv postgres ## the DAGs, run by a real scheduler, with real mail
 	$(PY) -m pytest tests/airflow_e2e
+
+test-browser: venv postgres $(VENV)/.browser ## the Recovery page, in Chromium, on a real Airflow
+	$(PY) -m pytest tests/browser
 
 test-chaos: venv postgres ## killed at every step, cut, flipped, swapped, full disks: each fault has its test
 	$(PY) -m pytest tests/chaos

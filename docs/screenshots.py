@@ -150,6 +150,13 @@ def show_graph(page: Page, url: str, dag_id: str, run_id: str, tasks: tuple[str,
     page.get_by_label("Fit View").click()
 
 
+def show_recovery(page: Page, url: str) -> None:
+    """Open the Recovery page."""
+    page.goto(f"{url}/plugin/recovery")
+    await_words(page)
+    expect(page.get_by_role("slider")).to_be_visible()
+
+
 def close_details(page: Page) -> None:
     """Give the graph the whole width."""
     page.get_by_label("Collapse Details Panel").click()
@@ -175,6 +182,8 @@ def take_all(layout: Layout) -> None:
         show_graph(page, url, VERIFY_DAG, proof, ("choose", f"{GROUP}.files", f"{GROUP}.restore", f"{GROUP}.contents"))
         close_details(page)
         take(page, "verify_run.png")
+        show_recovery(page, url)
+        take(page, "recovery_page.png")
         page.set_content(verdict)
         take(page, "mail.png")
 

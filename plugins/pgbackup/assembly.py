@@ -33,9 +33,14 @@ Bucket = Callable[[S3], Any]
 _PROGRESS_SECONDS = 10.0
 
 
+def config_path() -> Path:
+    """Return where protocol.yaml is, unless a face says otherwise."""
+    return Path(os.environ.get("PGBACKUP_CONFIG") or "/etc/pgbackup/protocol.yaml")
+
+
 def load_settings(path: Path | None = None) -> Settings:
     """Read protocol.yaml: the given one, else the one that PGBACKUP_CONFIG names; raises ConfigurationError."""
-    named = _named(path)
+    named = path or config_path()
     try:
         document = yaml.safe_load(read_configuration(path).decode())
     except (UnicodeDecodeError, yaml.YAMLError) as error:
@@ -45,7 +50,7 @@ def load_settings(path: Path | None = None) -> Settings:
 
 def read_configuration(path: Path | None = None) -> bytes:
     """Return the text of protocol.yaml; see load_settings."""
-    named = _named(path)
+    named = path or config_path()
     try:
         return named.read_bytes()
     except FileNotFoundError:
@@ -55,10 +60,6 @@ def read_configuration(path: Path | None = None) -> bytes:
         ) from None
     except OSError as error:
         raise ConfigurationError(f"cannot read {named}", detail=str(error)) from None
-
-
-def _named(path: Path | None) -> Path:
-    return path or Path(os.environ.get("PGBACKUP_CONFIG") or "/etc/pgbackup/protocol.yaml")
 
 
 def service_parameters(connection: Connection) -> ConnectionParameters:

@@ -13,6 +13,7 @@ from pgbackup.domain.errors import PgBackupError
 from pgbackup.domain.findings import advice
 from pgbackup.domain.model import Finding, Watched
 from pgbackup.domain.ports import Site
+from pgbackup.overview import look
 from pgbackup.report.alert import Alert, compose_alert
 from pgbackup.watch import names, watch
 from pgbackup_airflow.notifier import Notice, ProtocolNotifier
@@ -46,9 +47,17 @@ class WatchOperator(ProtocolOperator):
                 if all(finding.name == names.CATALOG for finding in failed):
                     raise  # nothing else is wrong: the next try may reach it
                 self.log.error("not recorded: %s", error)  # noqa: TRY400 - said by whom it concerns, no bug of ours
+            self._look(site)
             if failed:
                 raise AirflowFailException(advice(failed))
         return len(findings)
+
+    def _look(self, site: Site) -> None:
+        """Record what can be recovered, for the Recovery page; that this fails changes no colour."""
+        try:
+            site.catalog.looked(look(site, self.cluster))
+        except PgBackupError as error:
+            self.log.warning("the Recovery page keeps what was seen before: %s", error)
 
 
 class WatchNotifier(ProtocolNotifier):

@@ -50,6 +50,8 @@ PROCEDURES = (
     "weekly_rotation",
     "monthly_rotation",
 )
+USERS = {"admin": "admin", "dana": "op", "vera": "viewer", "stranger": ""}
+"""Who may log in, and Airflow's role of each; the last one may see nothing."""
 REGIONS = ("eu-central-1", "us-east-1")
 COMPONENTS: dict[str, list[str]] = {
     "api-server": [],
@@ -98,7 +100,8 @@ class Stack:
         self.port = free_port()
         self._fernet = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
         self.passwords = {
-            name: secrets.token_urlsafe(24) for name in ("catalog", "airflow", "admin", "dana", "recovery")
+            name: secrets.token_urlsafe(24)
+            for name in ("catalog", "airflow", "admin", "dana", "vera", "stranger", "recovery")
         }
         self.settings: Settings = parse_settings(self._protocol(), source="the stack's configuration")
         self.rest: Rest
@@ -162,9 +165,7 @@ class Stack:
     def migrate(self) -> subprocess.Popen[bytes]:
         """Start to make Airflow's schema."""
         (self.airflow / "config" / "airflow_local_settings.py").write_text(LOCAL_SETTINGS)
-        (self.airflow / "passwords.json").write_text(
-            json.dumps({name: self.passwords[name] for name in ("admin", "dana")})
-        )
+        (self.airflow / "passwords.json").write_text(json.dumps({name: self.passwords[name] for name in USERS}))
         (self.home / "protocol.yaml").write_text(yaml.safe_dump(self._protocol()))
         return self._start("db", "migrate")
 
@@ -174,8 +175,8 @@ class Stack:
             self._components[name] = self._start(name, *options)
         eventually(self._is_healthy, "Airflow's components")
         log = self._log("scheduler", *COMPONENTS["scheduler"])
-        self.rest = Rest(self._url, "admin", self.passwords["admin"], log)
-        self.colleague = Rest(self._url, "dana", self.passwords["dana"], log)
+        self.rest = Rest(self.url, "admin", self.passwords["admin"], log)
+        self.colleague = Rest(self.url, "dana", self.passwords["dana"], log)
         expected = {f"{cluster}_{procedure}" for cluster in (*CLUSTERS, BRANCH) for procedure in PROCEDURES}
         eventually(lambda: expected <= self._dags() or self._import_errors(), "the DAGs")
         assert (errors := self._import_errors()) == [], "\n".join(errors)
@@ -229,7 +230,7 @@ class Stack:
         for name, component in self._components.items():
             assert component.poll() is None, f"{name} ended:\n{self.output()}"
         try:
-            answer = httpx.get(f"{self._url}/api/v2/monitor/health", timeout=10, trust_env=False)
+            answer = httpx.get(f"{self.url}/api/v2/monitor/health", timeout=10, trust_env=False)
             parts = answer.raise_for_status().json()
         except (httpx.HTTPError, ValueError):
             return False
@@ -243,7 +244,7 @@ class Stack:
         return [str(error["stack_trace"]) for error in self.rest.get("/importErrors")["import_errors"]]
 
     @property
-    def _url(self) -> str:
+    def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
     def _environment(self) -> dict[str, str]:
@@ -310,13 +311,13 @@ class Stack:
                 "parallelism": 3,
                 "load_examples": False,
                 "fernet_key": self._fernet,
-                "execution_api_server_url": f"{self._url}/execution/",
-                "simple_auth_manager_users": "admin:admin,dana:op",
+                "execution_api_server_url": f"{self.url}/execution/",
+                "simple_auth_manager_users": ",".join(f"{name}:{role}" for name, role in USERS.items()),
                 "simple_auth_manager_passwords_file": self.airflow / "passwords.json",
                 "hostname_callable": "socket.gethostname",
             },
             "database": {"sql_alchemy_conn": database},
-            "api": {"host": "127.0.0.1", "port": self.port, "base_url": self._url, "secret_key": self._stable},
+            "api": {"host": "127.0.0.1", "port": self.port, "base_url": self.url, "secret_key": self._stable},
             "api_auth": {"jwt_secret": self._stable},
             "scheduler": {
                 "scheduler_idle_sleep_time": 0.2,

@@ -26,6 +26,7 @@ VERBS = {
     "sheet",
     "keys",
     "audit",
+    "overview",
 }
 MIDDLE = {"catalog", "store", "stream", "postgres"}
 # package -> what it may import of ours, besides itself
@@ -47,6 +48,7 @@ TABLE: dict[str, set[str]] = {
     "sheet": {"domain", "restore", *MIDDLE},
     "audit": {"domain", "restore", *MIDDLE},
     "report": {"domain", "catalog"},
+    "overview": {"domain", "restore", *MIDDLE},
     "assembly": {"domain", *MIDDLE},
     "cli": {"domain", "catalog", "assembly", *VERBS},
 }
@@ -63,6 +65,7 @@ ADAPTER = {
     "report",
     "rotate",
     "copy",
+    "overview",
     "sheet",
     "keys",
     "audit",

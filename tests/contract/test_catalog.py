@@ -8,7 +8,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg
@@ -22,7 +23,19 @@ from pgbackup.domain.drill import Drill, DrillStep, Scenario
 from pgbackup.domain.errors import BusyError, PgBackupError, RefusedError, UnavailableError, UnfitError
 from pgbackup.domain.findings import BYTES
 from pgbackup.domain.manifest import Manifest
-from pgbackup.domain.model import Backup, CopyState, Finding, Kind, Measurement, State, Verdict, Verification, WalCopy
+from pgbackup.domain.model import (
+    Backup,
+    CopyState,
+    Finding,
+    Holding,
+    Kind,
+    Measurement,
+    State,
+    Verdict,
+    Verification,
+    WalCopy,
+)
+from pgbackup.domain.prospect import Prospect, Reachable
 
 MINUTE = timedelta(minutes=1)
 DONE = MOMENT + 10 * MINUTE
@@ -439,6 +452,57 @@ def test_what_auditors_ask_of_drills_is_in_columns(catalog: PostgresCatalog, cat
     with psycopg.connect(catalog_dsn) as connection:
         row = connection.execute("SELECT ok, rto_seconds, rpo_seconds, predicted_seconds FROM drill").fetchone()
     assert row == (False, 3.25, 1.5, 5.0)
+
+
+# ----------------------------------------------------------------------------------------------------- long lists
+
+
+def test_a_long_list_says_what_each_backup_says_by_itself(catalog: PostgresCatalog) -> None:
+    verified = capture(catalog)
+    conclude(catalog, verified, Verdict.VERIFIED)
+    catalog.copied(verified, repository="eu", now=DONE)
+    running = begin(catalog, manifest(moment=MOMENT + 60 * MINUTE))
+    gone = capture(catalog, manifest(moment=MOMENT - 60 * MINUTE))
+    catalog.expire(gone, repository="local")
+    first, second = catalog.listed("streamflix")
+    assert (first.id, first.state, first.copies) == (running, State.RUNNING, {})
+    one = known(catalog, verified)
+    assert (second.id, second.kind, second.state, second.moment) == (one.id, one.kind, one.state, one.backup_time)
+    assert second.copies == {copy.repository: copy.state for copy in one.copies}
+    assert (second.bytes, second.seconds) == (100, 180.0)
+    assert catalog.listed("library") == ()
+
+
+def test_what_each_repository_holds_is_summed_up(catalog: PostgresCatalog) -> None:
+    ids = [capture(catalog, manifest(moment=MOMENT + number * MINUTE)) for number in range(3)]
+    catalog.copied(ids[0], repository="eu", now=DONE)
+    conclude(catalog, ids[0], Verdict.VERIFIED)
+    conclude(catalog, ids[1], Verdict.REJECTED)
+    catalog.expire(ids[2], repository="local")
+    assert catalog.holdings("streamflix") == (
+        Holding("eu", Kind.FULL, 1, 0, 0, 100, None),
+        Holding("local", Kind.FULL, 2, 1, 1, 200, DONE),
+    )
+
+
+def test_weeks_begin_on_monday_in_utc(catalog: PostgresCatalog, catalog_dsn: str) -> None:
+    sunday = datetime(2026, 2, 1, 23, 59, tzinfo=UTC)
+    for moment in (sunday, sunday + MINUTE, sunday + 2 * MINUTE):
+        capture(catalog, manifest(moment=moment, started_at=moment))
+    with psycopg.connect(catalog_dsn) as connection:
+        connection.execute("UPDATE backup_log SET started_at = backup_time - interval '1 min'")
+    found = [(one.week.day, one.bytes) for one in catalog.captured_weekly("streamflix", since=MOMENT)]
+    assert found == [(26, 100), (2, 200)]
+
+
+def test_what_can_be_recovered_is_as_it_was_last_seen(catalog: PostgresCatalog) -> None:
+    assert catalog.prospect("streamflix") is None
+    window = Reachable(1, MOMENT, DONE)
+    seen = Prospect("streamflix", MOMENT, (window,), (), (), (), 7, 1.5, "")
+    for one in (seen, replace(seen, seen_at=DONE, windows=())):
+        catalog.looked(one)
+        assert catalog.prospect("streamflix") == one
+    assert catalog.prospect("library") is None
 
 
 # ---------------------------------------------------------------------------------------------------------- schema

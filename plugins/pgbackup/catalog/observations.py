@@ -1,4 +1,4 @@
-"""What was seen and measured: the watch's findings, the rates of restores, the drills."""
+"""What was seen and measured: the watch's findings, what can be reached, the rates of restores, the drills."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from psycopg.types.json import Jsonb
 from pgbackup.catalog.session import Sessions
 from pgbackup.domain.drill import Drill, drill_document, drill_of
 from pgbackup.domain.model import Finding, Measurement, Watched
+from pgbackup.domain.prospect import Prospect, prospect_document, prospect_of
 
 _MEASUREMENTS = 100
 
@@ -100,3 +101,17 @@ class Observations(Sessions):
                 (cluster,),
             ).fetchall()
         return tuple(map(drill_of, rows))
+
+    def looked(self, prospect: Prospect) -> None:
+        """Record what can be recovered; see ports.Catalog."""
+        self._write(
+            "INSERT INTO prospect (cluster, seen_at, document) VALUES (%s, %s, %s) ON CONFLICT (cluster)"
+            " DO UPDATE SET (seen_at, document) = (excluded.seen_at, excluded.document)",
+            (prospect.cluster, prospect.seen_at, Jsonb(prospect_document(prospect))),
+        )
+
+    def prospect(self, cluster: str) -> Prospect | None:
+        """Return what can be recovered; see ports.Catalog."""
+        with self._transaction() as connection:
+            row = connection.execute("SELECT document FROM prospect WHERE cluster = %s", (cluster,)).fetchone()
+        return prospect_of(row["document"]) if row else None

@@ -8,6 +8,7 @@ from datetime import datetime
 import psycopg
 from psycopg.rows import DictRow, class_row
 
+from pgbackup.catalog.listing import Listings
 from pgbackup.catalog.observations import Observations
 from pgbackup.domain.errors import RefusedError
 from pgbackup.domain.findings import BYTES
@@ -16,7 +17,7 @@ from pgbackup.domain.model import Backup, Copy, CopyState, Finding, Kind, State,
 from pgbackup.domain.settings import LOCAL
 
 
-class PostgresCatalog(Observations):
+class PostgresCatalog(Observations, Listings):
     """See ports.Catalog."""
 
     def begin(self, backup_id: str, *, cluster: str, kind: Kind, owner: str, now: datetime) -> None:

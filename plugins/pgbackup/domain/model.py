@@ -157,6 +157,43 @@ class Backup:
 
 
 @dataclass(frozen=True)
+class Listed:
+    """A backup as a long list shows it; ``moment`` is what it shows, or when it was tried; copies by repository."""
+
+    id: str
+    kind: Kind
+    method: str | None
+    state: State
+    parent: str | None
+    moment: datetime
+    seconds: float | None
+    bytes: int | None
+    copies: Mapping[str, CopyState]
+
+
+@dataclass(frozen=True)
+class Holding:
+    """What one repository holds of a kind: copies, those that are proved or damaged, bytes, when one was proved."""
+
+    repository: str
+    kind: Kind
+    copies: int
+    verified: int
+    damaged: int
+    bytes: int
+    verified_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Captured:
+    """What was captured of a kind in the week that begins on Monday ``week``, UTC; deleted backups count, too."""
+
+    kind: Kind
+    week: datetime
+    bytes: int
+
+
+@dataclass(frozen=True)
 class ConnectionParameters:
     """How to reach a server: libpq keywords without the password, which is kept apart so that it is never printed."""
 

@@ -14,12 +14,15 @@ from pgbackup.domain.keys import Key
 from pgbackup.domain.manifest import Manifest
 from pgbackup.domain.model import (
     Backup,
+    Captured,
     Command,
     ConnectionParameters,
     Copy,
     CopyState,
     Finding,
+    Holding,
     Kind,
+    Listed,
     Measurement,
     ObjectInfo,
     Piped,
@@ -29,6 +32,7 @@ from pgbackup.domain.model import (
     WalCopy,
     Watched,
 )
+from pgbackup.domain.prospect import Prospect
 from pgbackup.domain.settings import Load, Settings
 
 Clock = Callable[[], datetime]
@@ -292,6 +296,21 @@ class Catalog(Protocol):
 
     def drills(self, cluster: str) -> tuple[Drill, ...]:
         """Return a cluster's drills, newest first."""
+
+    def listed(self, cluster: str) -> tuple[Listed, ...]:
+        """Return every backup that is somewhere, runs or failed, newest first; quick for thousands."""
+
+    def holdings(self, cluster: str) -> tuple[Holding, ...]:
+        """Return what each repository holds of each kind."""
+
+    def captured_weekly(self, cluster: str, *, since: datetime) -> tuple[Captured, ...]:
+        """Return what was captured, by kind and week."""
+
+    def looked(self, prospect: Prospect) -> None:
+        """Record what can be recovered, in place of what was seen before."""
+
+    def prospect(self, cluster: str) -> Prospect | None:
+        """Return what can be recovered, as somebody last saw it; None when nobody looked yet."""
 
     def register(
         self,

@@ -8,7 +8,7 @@ from pgbackup.recover.cutover import CutOver, CutoverPlan, cut_over, list_old, p
 from pgbackup.recover.database import DatabasePlan, RecoveredDatabase, plan_database, recover_database
 from pgbackup.recover.latest import proved_lately, verify_latest
 from pgbackup.recover.origin import FromBackup, FromMoment, Origin
-from pgbackup.recover.planning import plan
+from pgbackup.recover.planning import plan, plan_archived
 from pgbackup.recover.put import PutPlan, plan_put, put
 from pgbackup.recover.replacement import plan_replacement, replace_present
 from pgbackup.recover.rows_text import (
@@ -26,7 +26,7 @@ from pgbackup.recover.switch_text import switch_facts, switch_plan_text, switch_
 from pgbackup.recover.switchable import refuse_obstacle, usual_folder
 from pgbackup.recover.switching import SwitchPlan
 from pgbackup.recover.table import RecoveredTable, TablePlan, Way, plan_table, recover_table
-from pgbackup.recover.text import UNTOUCHED, plan_text, report_text, stop_command
+from pgbackup.recover.text import UNTOUCHED, outline_text, plan_text, report_text, stop_command
 
 __all__ = [
     "BEST",
@@ -58,7 +58,9 @@ __all__ = [
     "hold_needed",
     "list_old",
     "only_database",
+    "outline_text",
     "plan",
+    "plan_archived",
     "plan_cutover",
     "plan_database",
     "plan_put",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from pgbackup.domain.errors import PgBackupError, RefusedError
+from pgbackup.domain.errors import ConfigurationError, PgBackupError, RefusedError
 from pgbackup.domain.model import Verdict
 from pgbackup.domain.ports import Site, Store
 from pgbackup.domain.rates import Rates, learned
@@ -56,13 +56,22 @@ def plan(site: Site, cluster: str, target: Target, *, timeline: int | None, repo
     return replace(found.plan, others=others, warnings=(*found.plan.warnings, *passed))
 
 
-def _candidate(site: Site, cluster: str, target: Target, timeline: int | None, store: Store) -> _Candidate:
+def plan_archived(site: Site, cluster: str, target: Target, *, timeline: int | None, repository: str) -> RecoveryPlan:
+    """Plan as plan() does, from what is archived already: no server is asked for anything."""
+    if repository not in site.repositories:
+        raise ConfigurationError(f"no repository {repository!r}", detail=", ".join(site.repositories))
+    return _candidate(site, cluster, target, timeline, site.repositories[repository], ask=False).plan
+
+
+def _candidate(
+    site: Site, cluster: str, target: Target, timeline: int | None, store: Store, *, ask: bool = True
+) -> _Candidate:
     holdings = read_holdings(site, store, cluster)
     rates, note = _rates(site, cluster, store.name)
     try:
         planned = plan_recovery(holdings, target, timeline, rates)
     except RefusedError:
-        newer = store.name == site.local.name and _may_be_newer(holdings, target, site.clock())
+        newer = ask and store.name == site.local.name and _may_be_newer(holdings, target, site.clock())
         if not (newer and archive_present(site, cluster)):
             raise
         holdings = read_holdings(site, store, cluster)

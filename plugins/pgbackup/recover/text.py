@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -20,23 +20,29 @@ def plan_text(ahead: Foresight, *, replacing: bool = False) -> str:
 
     ``replacing`` says that the recovered cluster is wanted in the place of the present one.
     """
-    plan, request = ahead.plan, ahead.request
-    steps = [(step.name, megabytes(step.bytes), in_seconds(step.seconds)) for step in plan.steps]
-    lines = [
-        f"Recover **{plan.cluster}** beside to **{plain(str(plan.target))}**: {plan.target.meaning}.",
-        "The protected server is not touched.",
-        "",
-        *table(("", ""), _facts(ahead)),
-        "",
-        *table(("step", "size", "predicted"), [*steps, ("total", "", in_seconds(plan.seconds))]),
-        "",
-        *(f"- note: {plain(warning)}" for warning in plan.warnings),
-    ]
-    if request.port is None:
+    lines = list(_outline(ahead.plan, _facts(ahead)))
+    if ahead.request.port is None:
         lines.append("- note: no port was asked for: the data directory is made, no server is started on it")
     if replacing:
         lines.append(ASKED_AGAIN)
     return "\n".join(lines)
+
+
+def outline_text(plan: RecoveryPlan) -> str:
+    """Show what a plan does before a place for it is chosen: from what, how long it takes, what will be lost."""
+    return "\n".join(_outline(plan, (*_way(plan), ("will be lost", _losing(plan)))))
+
+
+def _outline(plan: RecoveryPlan, facts: Iterable[tuple[str, str]]) -> Iterator[str]:
+    steps = [(step.name, megabytes(step.bytes), in_seconds(step.seconds)) for step in plan.steps]
+    yield f"Recover **{plan.cluster}** beside to **{plain(str(plan.target))}**: {plan.target.meaning}."
+    yield "The protected server is not touched."
+    yield ""
+    yield from table(("", ""), facts)
+    yield ""
+    yield from table(("step", "size", "predicted"), [*steps, ("total", "", in_seconds(plan.seconds))])
+    yield ""
+    yield from (f"- note: {plain(warning)}" for warning in plan.warnings)
 
 
 def report_text(recovered: Recovered, ahead: Foresight, approved: str, *, replaced: bool = False) -> str:
@@ -83,16 +89,24 @@ def stop_command(folder: Path) -> str:
 
 
 def _facts(ahead: Foresight) -> Iterator[tuple[str, str]]:
-    plan, request = ahead.plan, ahead.request
+    request = ahead.request
+    yield from _way(ahead.plan)
+    yield "into", f"{request.into}; needs {megabytes(ahead.needs)}, {megabytes(ahead.free)} are free"
+    yield "server", f"127.0.0.1:{request.port}" if request.port is not None else "none"
+    yield "newest commit known", moment(ahead.newest)
+    yield "will be lost", _losing(ahead.plan)
+
+
+def _way(plan: RecoveryPlan) -> Iterator[tuple[str, str]]:
     if plan.stop != plan.target:
         yield "which is at", str(plan.stop)
     yield "chain", chain(plan)
     for one in plan.wal:
         yield "WAL", f"timeline {one.timeline}: {one.start} to {one.end}"
-    yield "into", f"{request.into}; needs {megabytes(ahead.needs)}, {megabytes(ahead.free)} are free"
-    yield "server", f"127.0.0.1:{request.port}" if request.port is not None else "none"
-    yield "newest commit known", moment(ahead.newest)
-    yield "will be lost", "unknown" if plan.loses is None else f"{span(plan.loses)} up to that commit"
+
+
+def _losing(plan: RecoveryPlan) -> str:
+    return "unknown" if plan.loses is None else f"{span(plan.loses)} up to the newest commit known"
 
 
 def chain(plan: RecoveryPlan) -> str:
