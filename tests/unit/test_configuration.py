@@ -30,9 +30,10 @@ def test_the_schema_file_is_the_models_own() -> None:
 
 def missing(section: type[Section], document: dict[str, Any], place: Path) -> list[str]:
     """The keys of a section, and of those below it, that a document does not show."""
-    lacking = [str(place / name) for name in section.model_fields if name not in document]
+    fields = {field.alias or name: field for name, field in section.model_fields.items()}
+    lacking = [str(place / name) for name in fields if name not in document]
     for name, value in document.items():
-        for model in models(section.model_fields[name].annotation):
+        for model in models(fields[name].annotation):
             for inner in below(value):
                 lacking += missing(model, inner, place / name)
     return lacking

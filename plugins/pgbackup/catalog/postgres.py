@@ -364,6 +364,7 @@ def _backup(row: DictRow) -> Backup:
             )
             for copy in row["copies"]
         ),
+        database_bytes=row["database_bytes"],
     )
 
 

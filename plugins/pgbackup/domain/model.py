@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 
@@ -68,9 +68,16 @@ class Finding:
         return not self.ok and self.severity is Severity.FAILURE
 
 
+_SETTLES = timedelta(minutes=30)
+_LONGEST = timedelta(hours=6)
+
+
 @dataclass(frozen=True)
 class Watched:
-    """What the watch last found under one name, and whether people were told that it holds."""
+    """What the watch last found under one name, and whether people were told that it holds.
+
+    ``relapses`` counts how often it failed again within a day of having recovered.
+    """
 
     name: str
     ok: bool
@@ -80,11 +87,20 @@ class Watched:
     since: datetime
     seen_at: datetime
     told_ok: bool
+    relapses: int = 0
 
     @property
     def is_news(self) -> bool:
-        """It changed since people last heard of it."""
-        return self.ok is not self.told_ok
+        """It changed since people last heard of it, for good as far as one can tell."""
+        return self.ok is not self.told_ok and (not self.ok or self.seen_at - self.since >= self.settles)
+
+    @property
+    def settles(self) -> timedelta:
+        """How long it has to hold before that is told: what comes and goes is no news each time.
+
+        Nothing at first; after a relapse half an hour, twice as long after each further one, six hours at most.
+        """
+        return min(_SETTLES * 2 ** min(self.relapses - 1, 10), _LONGEST) if self.relapses else timedelta(0)
 
 
 @dataclass(frozen=True)
@@ -154,6 +170,7 @@ class Backup:
     bytes: int | None
     error: str | None
     copies: tuple[Copy, ...] = ()
+    database_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -191,6 +208,27 @@ class Captured:
     kind: Kind
     week: datetime
     bytes: int
+
+
+@dataclass(frozen=True)
+class Message:
+    """What people are to hear; ``link`` is where the run is seen."""
+
+    cluster: str
+    subject: str
+    html: str
+    link: str
+
+
+@dataclass(frozen=True)
+class Unsent:
+    """A message that its channel did not take: since when it is kept, and why."""
+
+    number: int
+    channel: str
+    message: Message
+    kept_at: datetime
+    error: str
 
 
 @dataclass(frozen=True)

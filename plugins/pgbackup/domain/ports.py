@@ -12,6 +12,7 @@ from typing import Protocol
 from pgbackup.domain.drill import Drill
 from pgbackup.domain.keys import Key
 from pgbackup.domain.manifest import Manifest
+from pgbackup.domain.metrics import Sample
 from pgbackup.domain.model import (
     Backup,
     Captured,
@@ -24,9 +25,11 @@ from pgbackup.domain.model import (
     Kind,
     Listed,
     Measurement,
+    Message,
     ObjectInfo,
     Piped,
     State,
+    Unsent,
     Verdict,
     Verification,
     WalCopy,
@@ -284,6 +287,27 @@ class Catalog(Protocol):
 
     def told(self, watched: Sequence[Watched], *, cluster: str) -> None:
         """Record that people heard of these states."""
+
+    def forget(self, cluster: str, names: Sequence[str]) -> None:
+        """Drop the state of names that are not watched any more."""
+
+    def keep(self, message: Message, *, channel: str, error: str, now: datetime) -> None:
+        """Keep a message that a channel did not take."""
+
+    def unsent(self) -> tuple[Unsent, ...]:
+        """Return the messages that are kept, of all clusters, oldest first."""
+
+    def sending(self, number: int) -> AbstractContextManager[bool]:
+        """Hold a kept message while it is sent; it is gone when the block ends well, and stays when it raises.
+
+        False when somebody else is sending it, or has.
+        """
+
+    def gauged(self, cluster: str, samples: Sequence[Sample], *, now: datetime) -> None:
+        """Record what the watch measured, in place of what it measured before."""
+
+    def gauges(self, cluster: str) -> tuple[Sample, ...]:
+        """Return what the watch measured last."""
 
     def measured(self, cluster: str, repository: str, measurement: Measurement) -> None:
         """Record how long a step took; the last hundred of each step are kept."""

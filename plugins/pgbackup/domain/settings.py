@@ -119,6 +119,11 @@ class Paths(Section):
         return self.backups / ".incidents"
 
     @property
+    def reviews_folder(self) -> Path:
+        """The report of each review, one private folder a cluster."""
+        return self.backups / ".reviews"
+
+    @property
     def state_folder(self) -> Path:
         """What the next capture needs of the last one, in the clear: backup manifests, mode 0600."""
         return self.backups / ".state"
@@ -376,6 +381,29 @@ class Audit(Section):
     """Cron, UTC; `MON#1` is a month's first Monday."""
 
 
+class Sizes(Section):
+    """An alert when a backup's size is not what comparable ones have: same kind, same weekday where there are enough.
+
+    A database that grew explains a backup that grew with it; what varies much by itself is given more room.
+    """
+
+    deviation: Annotated[float, Field(gt=0, le=10)] = 0.2
+    """The part of the median by which a size may differ."""
+    floor: Size = 16 << 20
+    """What may differ in any case: small databases vary much."""
+    history: Annotated[int, Field(ge=2, le=50)] = 4
+    """So many comparable backups before anything is judged."""
+
+
+class Reviews(Section):
+    """The protocol's weekly and monthly maintenance lists, looked at and reported."""
+
+    weekly: str = "0 8 * * 1"
+    """Cron, UTC; a test mail is sent, too."""
+    monthly: str = "0 8 2 * *"
+    """Cron, UTC."""
+
+
 class Retention(Section):
     """How long backups stay. Only verified ones count for a rule, and ages are counted to the newest verified one:
     while new backups fail, nothing goes. Years, months and ISO weeks are those of UTC.
@@ -418,6 +446,8 @@ class Cluster(Section):
     recovery: Recovery = Recovery()
     drill: Drill = Drill()
     audit: Audit = Audit()
+    reviews: Reviews = Reviews()
+    sizes: Sizes = Sizes()
     control: Control | None = None
     """For putting a recovered cluster in this one's place (`pgbackup recover switch`); none: that is refused."""
     retention: Retention = Retention()
@@ -430,6 +460,15 @@ class Mail(Section):
     airflow_conn_id: str = "pgbackup_smtp"
     sender: str
     recipients: Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class Notifier(Section):
+    """Any Airflow notifier (Slack, Apprise, PagerDuty ...); hears of failures and alerts, beside the mail."""
+
+    path: Annotated[str, Field(alias="class", pattern=r"[A-Za-z_][\w.]*\.[A-Za-z_]\w*")]
+    """Where it is imported from: `airflow.providers.slack.notifications.slack.SlackNotifier`."""
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    """What it is made with; `{{ subject }}`, `{{ text }}` and `{{ link }}` stand for the message."""
 
 
 class Contact(Section):
@@ -459,6 +498,7 @@ class Settings(Section):
     encryption: Encryption = Field(default_factory=Encryption, validate_default=True)
     objectives: Objectives = Objectives()
     mail: Mail | None = None
+    notifiers: tuple[Notifier, ...] = ()
     contacts: tuple[Contact, ...] = ()
     clusters: Annotated[dict[str, Cluster], Field(min_length=1)]
 

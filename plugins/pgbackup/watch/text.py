@@ -14,7 +14,7 @@ def span(time: timedelta) -> str:
     return str(timedelta(seconds=round(time.total_seconds())))
 
 
-def megabytes(count: int) -> str:
+def megabytes(count: float) -> str:
     """Print a number of bytes.
 
     >>> megabytes(16_777_216)
