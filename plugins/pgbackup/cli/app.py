@@ -33,7 +33,7 @@ from pgbackup.cli.recovery import check_latest, recover_app, show_plan
 from pgbackup.cli.rotation import hold_app, plan_rotation, rotate
 from pgbackup.cli.sheet import sheet_app
 from pgbackup.cli.wal import wal_app
-from pgbackup.cli.watch import watch_archive
+from pgbackup.cli.watch import show_metrics, watch_archive
 from pgbackup.copy import check_repository
 from pgbackup.domain.errors import ConfigurationError, RefusedError
 from pgbackup.domain.ids import BackupId
@@ -57,6 +57,7 @@ app.add_typer(wal_app, name="wal")
 app.command("adopt")(adopt_dumps)
 app.add_typer(sheet_app, name="sheet")
 app.command("watch")(watch_archive)
+app.command("metrics")(show_metrics)
 app.command("copies")(show_copies)
 app.command("copy")(copy_all)
 app.command("plan-recovery")(show_plan)

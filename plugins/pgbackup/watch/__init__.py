@@ -1,5 +1,6 @@
 """Watch what recovery depends on: the archive's continuity, who fills it, how much would be lost now."""
 
-from pgbackup.watch.run import watch
+from pgbackup.watch.names import meaning
+from pgbackup.watch.run import Watching, examine, watch
 
-__all__ = ["watch"]
+__all__ = ["Watching", "examine", "meaning", "watch"]

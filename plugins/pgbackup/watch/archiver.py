@@ -32,6 +32,11 @@ class Archiving:
         """For how long the oldest finished segment waits."""
         return self.now - self.backlog.oldest if self.backlog.oldest else timedelta(0)
 
+    @property
+    def retained(self) -> int:
+        """Bytes of WAL that wait."""
+        return self.backlog.files * self.position.segment_size
+
 
 def observe_archiving(connection: Connection) -> Archiving:
     """Ask the server."""
@@ -65,7 +70,7 @@ def archiver_works(seen: Archiving, archive: ArchiveState | None) -> Answer:
 
 def retained(seen: Archiving, wal: Wal) -> Answer:
     """What cannot be archived fills the server's disk."""
-    size = seen.backlog.files * seen.position.segment_size
+    size = seen.retained
     return (
         size <= wal.retained,
         f"{megabytes(size)} wait in pg_wal, {megabytes(wal.retained)} allowed",
@@ -78,13 +83,20 @@ def lag(seen: Archiving, wal: Wal) -> Answer:
     return seen.late <= wal.stale, f"{seen.backlog.files} files wait, the oldest {span(seen.late)}", _LOOK
 
 
-def loss(seen: Archiving, rpo: timedelta) -> Answer:
-    """What would be lost if the server were gone now, in time, at most: what waits and the segment being filled."""
-    if not seen.timeout:
+def exposed(seen: Archiving) -> timedelta | None:
+    """Return what would be lost if the server were gone now, in time, at most: what waits and the segment being filled.
+
+    None where a quiet server fills its segment for ever.
+    """
+    return seen.late + seen.timeout if seen.timeout else None
+
+
+def loss(late: timedelta | None, rpo: timedelta) -> Answer:
+    """Judge what would be lost."""
+    if late is None:
         return (
             False,
             "archive_timeout is 0: what a quiet server writes waits until its segment is full",
             "set archive_timeout = 300",
         )
-    late = seen.late + seen.timeout
     return late <= rpo, f"the last {span(late)} at most, {span(rpo)} allowed", _LOOK

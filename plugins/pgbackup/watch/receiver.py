@@ -92,16 +92,24 @@ def retained(seen: Streaming, wal: Wal) -> Answer:
     return ok, detail, hint
 
 
-def lag(
-    seen: Streaming, archive: ArchiveState, told: ReceiverStatus | None, connection: Connection, wal: Wal
-) -> Answer:
-    """Whole segments that are not archived, and for how long: since a heartbeat lies behind the first of them."""
+def waited(seen: Streaming, archive: ArchiveState, connection: Connection) -> timedelta | None:
+    """Return for how long whole segments have not been archived: a heartbeat lies behind the first. None: all are."""
     size = seen.position.segment_size
     end, finished = archive.end(seen.position.timeline), seen.position.flush.floor(size)
     if end is not None and end >= finished:
-        return True, f"archived up to {end}", ""
+        return None
     since = replication.beat_before(connection, end.plus(size) if end else finished)
-    late = seen.now - since if since else timedelta(0)
+    return seen.now - since if since else timedelta(0)
+
+
+def lag(
+    seen: Streaming, archive: ArchiveState, told: ReceiverStatus | None, late: timedelta | None, wal: Wal
+) -> Answer:
+    """Whole segments that are not archived, and for how long."""
+    end = archive.end(seen.position.timeline)
+    if late is None:
+        return True, f"archived up to {end}", ""
+    finished = seen.position.flush.floor(seen.position.segment_size)
     why = "".join(f"; {name} cannot be sealed: {error}" for name, error in (told.unsealed if told else {}).items())
     return (
         late <= wal.stale,
@@ -110,15 +118,28 @@ def lag(
     )
 
 
-def loss(seen: Streaming, archive: ArchiveState, connection: Connection, rpo: timedelta) -> Answer:
-    """What would be lost if the server were gone now, in time: since the newest heartbeat that is safe."""
-    known = (archive.end(seen.position.timeline), seen.slot.restart_lsn if seen.slot else None, seen.received)
-    safe = max((one for one in known if one is not None), default=Lsn(0))
-    hint = "every minute until the receiver runs again is lost with the server: see the other findings"
+def exposed(seen: Streaming, archive: ArchiveState, connection: Connection) -> timedelta | None:
+    """Return what would be lost if the server were gone now, in time: since the newest heartbeat that is safe.
+
+    None where no heartbeat tells.
+    """
+    safe = _safe(seen, archive)
     if safe >= seen.position.flush:
-        return True, "nothing: all that the server wrote is safe", ""
+        return timedelta(0)
     since = replication.beat_before(connection, safe)
-    if since is None:
-        return False, f"cannot be measured: no heartbeat before {safe}", hint
-    late = seen.now - since
+    return seen.now - since if since else None
+
+
+def loss(seen: Streaming, archive: ArchiveState, late: timedelta | None, rpo: timedelta) -> Answer:
+    """Judge what would be lost."""
+    hint = "every minute until the receiver runs again is lost with the server: see the other findings"
+    if late is None:
+        return False, f"cannot be measured: no heartbeat before {_safe(seen, archive)}", hint
+    if not late:
+        return True, "nothing: all that the server wrote is safe", ""
     return late <= rpo, f"the last {span(late)}, {span(rpo)} allowed", hint
+
+
+def _safe(seen: Streaming, archive: ArchiveState) -> Lsn:
+    known = (archive.end(seen.position.timeline), seen.slot.restart_lsn if seen.slot else None, seen.received)
+    return max((one for one in known if one is not None), default=Lsn(0))
