@@ -1,33 +1,32 @@
-"""Mail on every completion and failure: what happened, what it means, what to do next, whom to call."""
+"""A message on every completion and failure: what happened, what it means, what to do next, whom to call."""
 
 from __future__ import annotations
 
-import logging
 import os
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from airflow.providers.smtp.hooks.smtp import SmtpHook
 from airflow.sdk import BaseNotifier, Context
 
 from pgbackup.domain.errors import PgBackupError
+from pgbackup.domain.model import Message
 from pgbackup.domain.ports import Site
-from pgbackup.domain.settings import Mail, Settings
+from pgbackup.domain.settings import Settings
 from pgbackup.report.mail import RunReport, compose
+from pgbackup_airflow.channels import channels, send
 from pgbackup_airflow.hook import PgBackupHook
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Notice:
     """A run that there is something to tell of, and how to tell it."""
 
+    cluster: str
     dag_id: str
     run_id: str
     hook: PgBackupHook
-    mail: Mail
+    alarming: bool
 
     @property
     def settings(self) -> Settings:
@@ -44,12 +43,9 @@ class Notice:
         """Where the run is seen."""
         return run_link(self.dag_id, self.run_id)
 
-    def send(self, subject: str, html: str) -> None:
-        """Mail everybody in `mail.recipients`; raises what the SMTP server makes of it."""
-        to, sender = list(self.mail.recipients), self.mail.sender
-        with SmtpHook(smtp_conn_id=self.mail.airflow_conn_id) as smtp:
-            smtp.send_email_smtp(to=to, from_email=sender, subject=subject, html_content=html)
-        log.info("mailed %r", subject)
+    def send(self, subject: str, html: str) -> tuple[str, ...]:
+        """Tell everybody, now or later: return the ways that did not take it now; see channels.send."""
+        return send(self.hook.site(), Message(self.cluster, subject, html, self.link), alarming=self.alarming)
 
 
 def run_link(dag_id: str, run_id: str) -> str:
@@ -70,13 +66,14 @@ class ProtocolNotifier(BaseNotifier):
         self.succeeded = succeeded
 
     def notify(self, context: Context) -> None:
-        """Tell it by mail, where that is configured."""
+        """Tell it by every way that is configured."""
         dag_id, run_id = context["dag"].dag_id, str(context["run_id"])
         hook = PgBackupHook(owner=f"{dag_id}/{run_id}")
-        if hook.settings.mail is None:
-            self.log.warning("no mail is configured: nobody hears of %s", run_id)
+        alarming = self.succeeded is not True
+        if any(alarming or one.everything for one in channels(hook.settings)):
+            self.tell(context, Notice(self.cluster, dag_id, run_id, hook, alarming))
         else:
-            self.tell(context, Notice(dag_id, run_id, hook, hook.settings.mail))
+            self.log.warning("neither mail nor notifier is configured: nobody hears of %s", run_id)
 
     def tell(self, context: Context, notice: Notice) -> None:
         """Compose what there is to tell, and send it."""

@@ -13,6 +13,7 @@ from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 
 from pgbackup.assembly import load_settings
 from pgbackup.domain.settings import Settings
+from pgbackup_airflow.channels import channels
 from pgbackup_airflow.failures import RETRY_POLICY
 from pgbackup_airflow.notifier import MailNotifier
 
@@ -27,8 +28,10 @@ DEFAULT_ARGS: dict[str, Any] = {
 
 
 def settings() -> Settings:
-    """The configuration; a DAG file without one becomes an import error that says what to do."""
-    return load_settings()
+    """The configuration; a DAG file without one, or with a wrong one, becomes an import error that says what to do."""
+    found = load_settings()
+    channels(found)
+    return found
 
 
 def backup_asset(cluster: str, kind: str) -> Asset:

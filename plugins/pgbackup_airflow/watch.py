@@ -15,7 +15,9 @@ from pgbackup.domain.model import Finding, Watched
 from pgbackup.domain.ports import Site
 from pgbackup.overview import look
 from pgbackup.report.alert import Alert, compose_alert
-from pgbackup.watch import names, watch
+from pgbackup.watch import examine, meaning, names
+from pgbackup_airflow.channels import send_kept
+from pgbackup_airflow.measures import emit
 from pgbackup_airflow.notifier import Notice, ProtocolNotifier
 from pgbackup_airflow.operators import ProtocolOperator, refuse_unknown
 
@@ -36,18 +38,24 @@ class WatchOperator(ProtocolOperator):
         """Return the number of findings; fails at once with all that do not hold."""
         refuse_unknown(context, allowed=())
         with self.site(context) as site:
-            findings = watch(site, self.cluster)
+            with contextlib.suppress(PgBackupError):  # a catalog that is down is a finding itself
+                send_kept(site, self.cluster)
+            watching = examine(site, self.cluster)
+            findings = watching.findings
             for finding in findings:
                 self.log.info("%s: %s %s", finding.name, "ok" if finding.ok else "FAILED", finding.detail)
             failed = [finding for finding in findings if not finding.ok]
             judged = (*findings, Finding(names.FINISHED, True, 0.0))
             try:
                 site.catalog.saw(self.cluster, judged, owner=site.owner, now=site.clock())
+                site.catalog.forget(self.cluster, _gone(site, self.cluster))
+                site.catalog.gauged(self.cluster, watching.samples, now=site.clock())
             except PgBackupError as error:
                 if all(finding.name == names.CATALOG for finding in failed):
                     raise  # nothing else is wrong: the next try may reach it
                 self.log.error("not recorded: %s", error)  # noqa: TRY400 - said by whom it concerns, no bug of ours
             self._look(site)
+            emit(watching.samples)
             if failed:
                 raise AirflowFailException(advice(failed))
         return len(findings)
@@ -60,15 +68,25 @@ class WatchOperator(ProtocolOperator):
             self.log.warning("the Recovery page keeps what was seen before: %s", error)
 
 
+def _gone(site: Site, cluster: str) -> list[str]:
+    """Return what is recorded of repositories that are configured no more: it would fail for ever."""
+    known = {None, *site.repositories}
+    return [one.name for one in site.catalog.watched(cluster) if names.of_repository(one.name) not in known]
+
+
 class WatchNotifier(ProtocolNotifier):
-    """Mails what changed since the last mail.
+    """Tells what changed since people last heard.
 
     It runs in the DAG processor, behind the run: a mail server that is down changes no colour, and what could not be
-    sent is sent after the next run.
+    sent is kept and sent by a later run.
     """
 
+    def __init__(self, *, cluster: str, procedure: str, succeeded: bool | None) -> None:  # noqa: ARG002 - as all have it
+        # Whoever heard that something failed hears that it holds again.
+        super().__init__(cluster=cluster, procedure=procedure, succeeded=None)
+
     def tell(self, context: Context, notice: Notice) -> None:
-        """Send one mail when there is anything new."""
+        """Send one message when there is anything new."""
         site = notice.hook.site()
         try:
             watched = self._watched(site, context)
@@ -78,7 +96,8 @@ class WatchNotifier(ProtocolNotifier):
         if not news:
             return
         known = tuple(one for one in watched if not one.ok and not one.is_news)
-        alert = Alert(self.cluster, notice.run, notice.link, news, known, site.settings.contacts)
+        meanings = {one.name: meaning(one.name) for one in (*news, *known)}
+        alert = Alert(self.cluster, notice.run, notice.link, news, known, site.settings.contacts, meanings)
         notice.send(*compose_alert(alert))
         with contextlib.suppress(PgBackupError):  # then the next mail says it again
             site.catalog.told(news, cluster=self.cluster)

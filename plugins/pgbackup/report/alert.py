@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from pgbackup.domain.model import Watched
 from pgbackup.domain.settings import Contact
@@ -19,6 +20,8 @@ class Alert:
     news: tuple[Watched, ...]
     known: tuple[Watched, ...] = ()
     contacts: tuple[Contact, ...] = ()
+    meanings: Mapping[str, str] = field(default_factory=dict)
+    """By name: what it means for recovery when it does not hold."""
 
 
 def compose_alert(alert: Alert) -> tuple[str, str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from html import escape
+from html.parser import HTMLParser
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -25,6 +27,9 @@ class RunReport:
     backups: tuple[Backup, ...] = ()
     verifications: tuple[Verification, ...] = ()
 
+
+_LINES = frozenset({"p", "h1", "h2", "h3", "li", "ul", "tr", "br", "table", "pre"})
+_UNREAD = frozenset({"svg", "style", "title"})
 
 _ENVIRONMENT = Environment(
     loader=PackageLoader("pgbackup.report"),
@@ -52,6 +57,41 @@ def compose(report: RunReport) -> tuple[str, str]:
 def render(template: str, **values: object) -> str:
     """Fill a template of ours."""
     return _ENVIRONMENT.get_template(template).render(utc=_utc, **values)
+
+
+def plain(html: str) -> str:
+    """Return what a mail says, without markup: a line a paragraph, heading or item."""
+    reader = _Reader()
+    reader.feed(html)
+    reader.close()
+    lines = (" ".join(line.split()) for line in "".join(reader.parts).split("\n"))
+    return "\n".join(line for line in lines if line not in {"", "-"})
+
+
+def with_note(html: str, note: str) -> str:
+    """Put a line of text before a mail's first heading."""
+    return html.replace("<h2>", f"<p><i>{escape(note)}</i></p>\n<h2>", 1)
+
+
+class _Reader(HTMLParser):
+    """Collects the text of a mail; what is drawn has its table beside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts: list[str] = []
+        self._unread = 0
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:  # noqa: ARG002 - HTMLParser's own signature
+        self._unread += tag in _UNREAD
+        self.parts.append("\n- " if tag == "li" else "\n" if tag in _LINES else " ")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._unread -= tag in _UNREAD
+        self.parts.append("\n" if tag in _LINES else " ")
+
+    def handle_data(self, data: str) -> None:
+        if not self._unread:
+            self.parts.append(data.replace("\n", " "))
 
 
 def headline(report: RunReport) -> str:

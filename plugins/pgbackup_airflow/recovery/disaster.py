@@ -11,7 +11,7 @@ from airflow.sdk import Context, TaskGroup
 from airflow.sdk.exceptions import AirflowFailException
 from pydantic import TypeAdapter
 
-from pgbackup.domain.errors import ConfigurationError
+from pgbackup.domain.errors import ConfigurationError, PgBackupError
 from pgbackup.domain.incident import PHASES, Doing, Fact
 from pgbackup.domain.model import Finding
 from pgbackup.domain.ports import Site
@@ -124,17 +124,20 @@ def _plan(taken: _Taken) -> tuple[Told, Any]:
 
 
 def _notify(taken: _Taken) -> Told:
-    """Mail everybody what is going on; a mail server that is gone, too, stops no recovery."""
-    mail, run = taken.site.settings.mail, taken.context["dag_run"]
-    if mail is None:
-        return Told("no mail is configured: call the contacts")
-    notice = Notice(run.dag_id, str(run.run_id), PgBackupHook(owner=taken.site.owner), mail)
-    subject, _, html = report_on(taken.site.settings, taken.cluster, run)
+    """Tell everybody what is going on; a mail server, or a catalog, that is gone, too, stops no recovery."""
+    settings, run = taken.site.settings, taken.context["dag_run"]
+    if settings.mail is None and not settings.notifiers:
+        return Told("neither mail nor notifier is configured: call the contacts")
+    hook = PgBackupHook(owner=taken.site.owner)
+    notice = Notice(taken.cluster, run.dag_id, str(run.run_id), hook, alarming=True)
+    subject, _, html = report_on(settings, taken.cluster, run)
     try:
-        notice.send(subject, html)
-    except Exception as error:  # noqa: BLE001 - whatever SMTP makes of it
-        return Told("no mail can be sent", (Finding(NOT_MAILED, False, 0.0, str(error), "call the contacts"),))
-    return Told(f"mailed to {', '.join(mail.recipients)}")
+        failed = ", ".join(notice.send(subject, html))
+    except PgBackupError as error:
+        failed = str(error)
+    if failed:
+        return Told("not everybody was told", (Finding(NOT_MAILED, False, 0.0, failed, "call the contacts"),))
+    return Told(f"mailed to {', '.join(settings.mail.recipients)}" if settings.mail else "told by the notifiers")
 
 
 def _restore(taken: _Taken) -> tuple[Told, Any]:
