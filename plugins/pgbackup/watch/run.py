@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from typing import TypeVar
 
-from pgbackup.domain.errors import PgBackupError
-from pgbackup.domain.findings import Answer, timed
+from pgbackup.domain.findings import Answer
 from pgbackup.domain.metrics import Sample
 from pgbackup.domain.model import Backup, Finding, Kind
 from pgbackup.domain.ports import Site
-from pgbackup.postgres.connection import Connection, server_errors
+from pgbackup.postgres.connection import Connection
 from pgbackup.postgres.heartbeat import connect_to_heartbeat
 from pgbackup.restore.received import receiver_status
 from pgbackup.watch import archiver, names, receiver
@@ -23,12 +20,11 @@ from pgbackup.watch.archive import ArchiveState, conflicts, continuity, observe_
 from pgbackup.watch.archiver import Archiving, observe_archiving
 from pgbackup.watch.backups import USABLE, drilled, recent, start_of_recovery
 from pgbackup.watch.copies import backups_are_there, wal_is_there
+from pgbackup.watch.judge import judged
 from pgbackup.watch.keys import keys_last
 from pgbackup.watch.metrics import measured, observed
 from pgbackup.watch.receiver import Streaming, observe_streaming
 from pgbackup.watch.trends import has_space, in_time, mails_go_out, not_rejected, usual_sizes
-
-log = logging.getLogger(__name__)
 
 Checks = Iterator[tuple[str, Callable[[], Answer]]]
 T = TypeVar("T")
@@ -58,10 +54,10 @@ def examine(site: Site, cluster: str) -> Watching:
     archive = _seen(findings, names.ARCHIVE, lambda: _archive(site, cluster, server, backups or ()))
     numbers = observed(site, server, archive)
     before = site.settings.encryption.warn_before
-    findings.append(_judge(names.KEYS, lambda: keys_last(site.keyring.expiries(), site.clock(), before)))
-    findings.extend(_judge(name, check) for name, check in _wal_checks(site, cluster, server, archive, numbers))
+    findings.append(judged(names.KEYS, lambda: keys_last(site.keyring.expiries(), site.clock(), before)))
+    findings.extend(judged(name, check) for name, check in _wal_checks(site, cluster, server, archive, numbers))
     if backups is not None:
-        findings.extend(_judge(name, check) for name, check in _backup_checks(site, cluster, backups))
+        findings.extend(judged(name, check) for name, check in _backup_checks(site, cluster, backups))
     return Watching(tuple(findings), measured(site, cluster, numbers, backups, findings))
 
 
@@ -161,19 +157,5 @@ def _seen(findings: list[Finding], name: str, observe: Callable[[], T]) -> T | N
         seen.append(observe())
         return True, "", ""
 
-    findings.append(_judge(name, check))
+    findings.append(judged(name, check))
     return seen[0] if seen else None
-
-
-def _judge(name: str, check: Callable[[], Answer]) -> Finding:
-    def answer() -> Answer:
-        try:
-            with server_errors("the server"):
-                return check()
-        except PgBackupError as error:
-            return False, ": ".join(filter(None, (error.message, error.detail))), error.hint or ""
-
-    finding = timed(name, answer, clock=time.monotonic)
-    if not finding.ok:
-        log.info("%s: FAILED %s", finding.name, finding.detail)
-    return finding
