@@ -26,6 +26,7 @@ VERBS = {
     "sheet",
     "keys",
     "audit",
+    "review",
     "overview",
 }
 MIDDLE = {"catalog", "store", "stream", "postgres"}
@@ -47,6 +48,7 @@ TABLE: dict[str, set[str]] = {
     "adopt": {"domain", "scratch", "restore", "capture", *MIDDLE},
     "sheet": {"domain", "restore", *MIDDLE},
     "audit": {"domain", "restore", *MIDDLE},
+    "review": {"domain", "restore", "watch", "rotate", *MIDDLE},
     "report": {"domain", "catalog"},
     "overview": {"domain", "restore", *MIDDLE},
     "assembly": {"domain", *MIDDLE},
@@ -69,6 +71,7 @@ ADAPTER = {
     "sheet",
     "keys",
     "audit",
+    "review",
 }
 PURE = {"os", "subprocess", "time", "logging", "socket", "psycopg", "boto3", "yaml", "random", "secrets"}
 

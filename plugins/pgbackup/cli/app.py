@@ -30,6 +30,7 @@ from pgbackup.cli.output import (
     verification_document,
 )
 from pgbackup.cli.recovery import check_latest, recover_app, show_plan
+from pgbackup.cli.review import review_app
 from pgbackup.cli.rotation import hold_app, plan_rotation, rotate
 from pgbackup.cli.sheet import sheet_app
 from pgbackup.cli.wal import wal_app
@@ -68,6 +69,7 @@ app.command("plan-rotation")(plan_rotation)
 app.command("rotate")(rotate)
 app.add_typer(hold_app, name="hold")
 app.command("audit")(audit_storage)
+app.add_typer(review_app, name="review")
 app.add_typer(keys_app, name="keys")
 
 

@@ -10,6 +10,34 @@ _ROW, _LABEL, _WIDTH, _VALUE = 22, 190, 300, 90
 _GOOD, _BAD, _MARK = "#2f855a", "#c53030", "#4a5568"
 
 
+_HEIGHT = 90
+
+
+def line(label: str, points: Sequence[tuple[float, float]], low: str, high: str) -> str:
+    """Draw values over time, from zero up; ``low`` and ``high`` are what the first and the last value are called.
+
+    Empty with less than two points.
+    """
+    if len(points) < 2:
+        return ""
+    first, last = points[0][0], points[-1][0]
+    top = max(value for _, value in points) or 1.0
+    places = " ".join(
+        f"{_WIDTH * (at - first) / ((last - first) or 1.0):.1f},{_HEIGHT * (1 - value / top) + 4:.1f}"
+        for at, value in points
+    )
+    width, height = _LABEL + _WIDTH + _VALUE, _HEIGHT + 8
+    head = f'width="{width}" height="{height}" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12"'
+    end = _HEIGHT * (1 - points[-1][1] / top) + 8
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" {head}><title>{escape(label)}</title>'
+        f'<text x="0" y="15">{escape(label)}</text><text x="0" y="32" fill="{_MARK}">{escape(low)}</text>'
+        f'<g transform="translate({_LABEL} 0)"><line x1="0" x2="{_WIDTH}" y1="{_HEIGHT + 4}" y2="{_HEIGHT + 4}"'
+        f' stroke="{_MARK}"/><polyline points="{places}" fill="none" stroke="{_GOOD}" stroke-width="2"/>'
+        f'<text x="{_WIDTH + 6}" y="{max(end, 12):.1f}">{escape(high)}</text></g></svg>'
+    )
+
+
 @dataclass(frozen=True)
 class Bar:
     """One measured time in seconds, what was predicted for it, and whether it is good."""

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from pgbackup.domain.drill import Drill
 from pgbackup.domain.settings import Contact, Objectives
 from pgbackup.report.chart import Bar, bars
-from pgbackup.report.mail import render
+from pgbackup.report.mail import cell, render
 
 _CHARTED = 12
 
@@ -95,11 +95,11 @@ def _lines(report: DrillReport) -> Iterator[str]:
     yield from (f"- {step}" for step in report.next_steps)
     for drill in report.drills:
         yield from ("", f"## {drill.scenario.label}: {'holds' if drill.ok else 'FAILED'}", "")
-        yield from (f"{_cell(drill.subject)}.", "")
+        yield from (f"{cell(drill.subject)}.", "")
         yield from ("| item | holds | detail | to do |", "| --- | --- | --- | --- |")
         for one in drill.findings:
-            to_do = "" if one.ok else _cell(one.hint)
-            yield f"| {one.name} | {'yes' if one.ok else '**NO**'} | {_cell(one.detail)} | {to_do} |"
+            to_do = "" if one.ok else cell(one.hint)
+            yield f"| {one.name} | {'yes' if one.ok else '**NO**'} | {cell(one.detail)} | {to_do} |"
         yield from ("", "| step | measured | predicted |", "| --- | ---: | ---: |")
         for step in drill.steps:
             yield f"| {step.name} | {step.seconds:.1f} s | {step.predicted:.1f} s |"
@@ -124,10 +124,3 @@ def _measured(report: DrillReport, drill: Drill) -> tuple[str, ...]:
     if drill.rpo_seconds is not None:
         lines.append(f"RPO: {drill.rpo_seconds:.1f} s measured, {report.objectives.rpo} allowed")
     return tuple(lines)
-
-
-def _cell(text: str) -> str:
-    line = " ".join(text.split()).replace("\\", "\\\\")
-    for character in "`*[]<>|":
-        line = line.replace(character, f"\\{character}")
-    return line

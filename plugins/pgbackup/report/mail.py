@@ -68,6 +68,14 @@ def plain(html: str) -> str:
     return "\n".join(line for line in lines if line not in {"", "-"})
 
 
+def cell(text: str) -> str:
+    """Return a text as a cell of a Markdown table."""
+    line = " ".join(text.split()).replace("\\", "\\\\")
+    for character in "`*[]<>|":
+        line = line.replace(character, f"\\{character}")
+    return line
+
+
 def with_note(html: str, note: str) -> str:
     """Put a line of text before a mail's first heading."""
     return html.replace("<h2>", f"<p><i>{escape(note)}</i></p>\n<h2>", 1)

@@ -28,8 +28,8 @@ def measure(site: Site, cluster: str) -> Measures:
         with connect(parameters, name) as connection:
             row = connection.execute("SELECT pg_catalog.pg_database_size(current_database())").fetchone()
             databases[name] = int(row[0]) if row else 0
-            for one in describe.tables(connection):
-                tables[f"{name}.{one.schema_name}.{one.name}"] = one.bytes
+            for one in describe.rows(connection, "table_sizes"):
+                tables[f"{name}.{one['schema_name']}.{one['name']}"] = int(one["bytes"])
     largest = sorted(tables.items(), key=lambda item: (-item[1], item[0]))[:_TABLES]
     return Measures(site.clock(), databases, dict(largest))
 

@@ -141,6 +141,6 @@ def _three(site: Site) -> Answer:
 
 
 def _incidents(settings: Settings, cluster: str, since: datetime) -> Answer:
-    folders = settings.paths.incidents_folder.glob(f"*{cluster}*")
+    folders = settings.paths.incidents_folder.glob(f"{cluster}_*")
     names = [path.name for path in folders if path.stat().st_mtime >= since.timestamp()]
     return True, f"{len(names)} disaster recoveries: {some(sorted(names))}" if names else "no disaster recovery", ""
