@@ -23,6 +23,7 @@ from pgbackup.domain.drill import Drill, DrillStep, Scenario
 from pgbackup.domain.errors import BusyError, PgBackupError, RefusedError, UnavailableError, UnfitError
 from pgbackup.domain.findings import BYTES
 from pgbackup.domain.manifest import Manifest
+from pgbackup.domain.metrics import sample
 from pgbackup.domain.model import (
     Backup,
     CopyState,
@@ -30,10 +31,12 @@ from pgbackup.domain.model import (
     Holding,
     Kind,
     Measurement,
+    Message,
     State,
     Verdict,
     Verification,
     WalCopy,
+    Watched,
 )
 from pgbackup.domain.prospect import Prospect, Reachable
 
@@ -302,6 +305,55 @@ def test_clusters_are_watched_apart(catalog: PostgresCatalog) -> None:
     assert [one.is_news for one in catalog.watched("streamflix")] == [True]
     assert [one.is_news for one in catalog.watched("other")] == [False]
     assert catalog.watched("none") == ()
+
+
+def test_what_comes_and_goes_has_to_hold_longer_each_time(catalog: PostgresCatalog) -> None:
+    def look(minutes: int, *, ok: bool) -> Watched:
+        saw(catalog, Finding("a", ok, 0.0), minutes=minutes)
+        (one,) = catalog.watched("streamflix")
+        if one.is_news:
+            catalog.told([one], cluster="streamflix")
+        return one
+
+    news = [look(minutes, ok=bool(minutes // 5 % 2)).is_news for minutes in range(0, 240, 5)]
+    assert news[:4] == [True, True, True, False], "failed, held, failed again; then it has to hold"
+    assert not any(news[4:]), "every five minutes another state, and no more messages"
+    assert catalog.watched("streamflix")[0].relapses == 23
+    assert [look(minutes, ok=True).is_news for minutes in (300, 590, 600)] == [False, False, True]
+    assert look(600 + 24 * 60, ok=False).relapses == 0, "a day later it is a new one"
+
+
+def test_what_is_not_watched_any_more_is_forgotten(catalog: PostgresCatalog) -> None:
+    saw(catalog, Finding("a", False, 0.0), Finding("b", True, 0.0))
+    catalog.forget("streamflix", ["a"])
+    assert [one.name for one in catalog.watched("streamflix")] == ["b"]
+
+
+# ---------------------------------------------------------------------------------------------------------- unsent
+
+
+def test_a_kept_message_goes_once_and_stays_when_it_cannot(catalog: PostgresCatalog) -> None:
+    messages = [Message("streamflix", f"subject {number}", "<p>\u00e9 'x'</p>", "http://a") for number in range(2)]
+    for message in messages:
+        catalog.keep(message, channel="mail", error="OSError: refused", now=MOMENT)
+    first, second = catalog.unsent()
+    assert [one.message for one in (first, second)] == messages
+    assert (first.channel, first.kept_at, first.error) == ("mail", MOMENT, "OSError: refused")
+    with pytest.raises(ConnectionRefusedError), catalog.sending(first.number):
+        raise ConnectionRefusedError
+    with catalog.sending(first.number) as ours, catalog.sending(first.number) as another:
+        assert (ours, another) == (True, False)
+    assert [one.number for one in catalog.unsent()] == [second.number]
+    with catalog.sending(first.number) as gone:
+        assert not gone
+
+
+def test_what_the_watch_measured_replaces_what_it_measured_before(catalog: PostgresCatalog) -> None:
+    samples = (sample("pgbackup_rpo_seconds", 1.5, cluster="streamflix"), sample("pgbackup_wal_gaps", 0, cluster='a"'))
+    catalog.gauged("streamflix", (samples[0],), now=MOMENT)
+    catalog.gauged("streamflix", samples, now=MOMENT)
+    assert catalog.gauges("streamflix") == samples
+    assert catalog.gauges("other") == ()
 
 
 # -------------------------------------------------------------------------------------------------------- measured

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
+import re
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -14,26 +16,31 @@ from typing import Any
 
 import psycopg
 import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
 from tests.support.archiving import archiving
 from tests.support.manifests import manifest
 from tests.support.receiver import eventually
-from tests.support.source import SAMPLE, Source
+from tests.support.source import ROOT, SAMPLE, Source
 
 from pgbackup.catalog import PostgresCatalog
-from pgbackup.domain.drill import Drill, Scenario
+from pgbackup.domain.drill import Drill, DrillStep, Scenario
 from pgbackup.domain.ids import MANIFEST, SUMS, BackupId
 from pgbackup.domain.lsn import Lsn
 from pgbackup.domain.manifest import Manifest
+from pgbackup.domain.metrics import METRICS, exposition
 from pgbackup.domain.model import CopyState, Finding, Kind, Verdict, Verification
 from pgbackup.domain.ports import Site
+from pgbackup.domain.prospect import Prospect
 from pgbackup.domain.sums import format_sums
 from pgbackup.domain.wal import Sealed, Segment
 from pgbackup.postgres.programs import find_programs
 from pgbackup.restore.received import receiver_folder
 from pgbackup.wal.seal import seal_file
-from pgbackup.watch import names, watch
+from pgbackup.watch import examine, names, watch
 
 SLOT = "pgbackup"
+MONITORING = ROOT / "include" / "monitoring"
 HOUR = timedelta(hours=1)
 BEGINNING = Lsn(0)
 SIZE = 1 << 20
@@ -300,6 +307,60 @@ def test_what_is_on_the_receiver_s_disk_is_no_gap_but_a_lag_when_it_stays(health
     assert healthy.failed() == {names.LAG}
     healthy.seal()
     assert healthy.failed() == set()
+
+
+# -------------------------------------------------------------------------------------------------------- the metrics
+
+
+def named_in(text: str) -> set[str]:
+    return set(re.findall(r"pgbackup_[a-z_]+", text))
+
+
+def test_all_that_rules_and_dashboard_ask_for_is_measured_on_a_healthy_server(healthy: Field) -> None:
+    """Prometheus's own parser reads it, whatever names are in it."""
+    site, now = healthy.site, healthy.site.clock()
+    odd = 'v"a\\ult'
+    site = dataclasses.replace(site, repositories={**site.repositories, odd: site.local})
+    step, item = DrillStep("fetch", 12.5, 10.0), Finding("Backup file accessible", True, 0.1)
+    site.catalog.drilled(Drill("streamflix", Scenario.FULL, "s", now, now, 3.0, (step,), (item,), "o"))
+    site.catalog.wal_copied("streamflix", odd, whole_at=now, missing=0, error="", now=now)
+    site.catalog.looked(Prospect("streamflix", now, (), (), (), (), 0, 42.0, ""))
+    text = exposition(examine(site, "streamflix").samples)
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    assert all(family.type == "gauge" and family.documentation for family in families.values())
+    for file in ("prometheus-rules.yaml", "grafana-dashboard.json"):
+        asked = named_in((MONITORING / file).read_text())
+        assert asked
+        assert asked <= families.keys(), file
+    assert families.keys() == METRICS.keys()
+    value = {name: family.samples[0].value for name, family in families.items()}
+    assert value["pgbackup_rpo_seconds"] < 60
+    assert value["pgbackup_wal_gaps"] == 0
+    assert value["pgbackup_rto_predicted_seconds"] == 42
+    assert (value["pgbackup_drill_rto_seconds"], value["pgbackup_drill_ok"]) == (12.5, 1)
+    assert odd in {one.labels.get("repository") for one in families["pgbackup_copies"].samples}
+    assert {one.labels["finding"] for one in families["pgbackup_finding_ok"].samples} >= {names.RPO, names.SLOT}
+    healthy.stop()
+    healthy.source.execute("UPDATE pgbackup.heartbeat SET moment = moment - interval '50 minutes'")
+    healthy.switch()
+    assert next(one.value for one in examine(site, "streamflix").samples if one.name == "pgbackup_rpo_seconds") >= 3000
+
+
+def test_the_rules_and_the_dashboard_are_whole() -> None:
+    (group,) = yaml.safe_load((MONITORING / "prometheus-rules.yaml").read_text())["groups"]
+    for rule in group["rules"]:
+        assert set(rule) <= {"alert", "expr", "for", "labels", "annotations"}
+        assert rule["labels"]["severity"] in {"critical", "warning"}
+        assert set(rule["annotations"]) == {"summary", "description"}
+        assert named_in(rule["expr"])
+        assert rule["expr"].count("(") == rule["expr"].count(")")
+    dashboard = json.loads((MONITORING / "grafana-dashboard.json").read_text())
+    known = {one["name"] for one in dashboard["templating"]["list"]}
+    assert set(re.findall(r"\$\{?([a-z]+)", json.dumps(dashboard))) == known
+    for panel in dashboard["panels"]:
+        assert panel["title"]
+        assert all(named_in(target["expr"]) for target in panel["targets"])
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
 
 
 # ------------------------------------------------------------------------------------------- the slot and its receiver

@@ -115,7 +115,7 @@ def _lines(report: DrillReport) -> Iterator[str]:
         )
     if report.contacts:
         yield from ("", "## Whom to call", "")
-        yield from (f"- {one.role}: {one.name}, {one.reach}" for one in report.contacts)
+        yield from (f"- {cell(one.role)}: {cell(one.name)}, {cell(one.reach)}" for one in report.contacts)
 
 
 def _measured(report: DrillReport, drill: Drill) -> tuple[str, ...]:

@@ -91,4 +91,4 @@ def _lines(report: ReviewReport) -> Iterator[str]:
             yield f"| {cell(one.name)} | {holds} | {cell(one.detail)} | {cell(one.hint)} |"
     if report.contacts:
         yield from ("", "## Whom to call", "")
-        yield from (f"- {one.role}: {one.name}, {one.reach}" for one in report.contacts)
+        yield from (f"- {cell(one.role)}: {cell(one.name)}, {cell(one.reach)}" for one in report.contacts)

@@ -87,7 +87,7 @@ def not_rejected(backups: Sequence[Backup], cluster: str) -> Answer:
 
 def has_space(backups: Sequence[Backup], free: int | None) -> Answer:
     """The local repository has room for what the next days bring, by the newest backup of each kind."""
-    newest = _newest((one for one in backups if one.bytes), _kind)
+    newest = _newest((one for one in backups if one.bytes and one.state in COUNTED), _kind)
     wanted = _DAYS * sum((one.bytes or 0) * _DAILY[one.kind] for one in newest)
     has = "no limit known" if free is None else f"{megabytes(free)} free"
     detail = f"{has}, {megabytes(wanted)} wanted for the backups of the next {_DAYS} days"
