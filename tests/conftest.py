@@ -7,12 +7,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from pgbackup.domain.ports import Site
 from tests.support.keys import KeyPair, make_key
 from tests.support.site import make_site
 from tests.support.source import LIBRARY, Source
+
+# The same examples on every machine, however slow it is: a red run means the change, not the dice or the neighbours.
+hypothesis.settings.register_profile(
+    "same", derandomize=True, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("same")
 
 _numbers = itertools.count()
 
