@@ -20,7 +20,7 @@ from pgbackup.domain.ports import Site
 from pgbackup.stream import Processes
 from pgbackup.stream.process import Child
 
-LAUNCHERS = {"setpriv", "nice", "ionice"}
+LAUNCHERS = {"setpriv", "sh", "nice", "ionice"}
 
 
 class Watching(Processes):
