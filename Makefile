@@ -15,7 +15,7 @@ LOCK        := uv pip compile -q --universal --python-version 3.11 --no-emit-ind
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv postgres lint test test-recovery test-airflow test-browser test-chaos test-proof test-matrix demo drill status down bench bench-physical schema screenshots lock clean prerequisites
+.PHONY: help venv postgres lint test test-regions test-recovery test-airflow test-browser test-chaos test-proof test-matrix demo drill status down bench bench-physical schema screenshots lock clean prerequisites
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -51,6 +51,9 @@ lint: venv ## ruff, ruff format, mypy, shellcheck
 
 test: venv postgres ## the tests, against real PostgreSQL and gpg
 	$(PY) -m pytest $(TESTS)
+
+test-regions: venv postgres ## stores, copies, sheets and recovery with real S3 servers as regions
+	$(PY) -m pytest tests/regions
 
 test-recovery: venv postgres ## tables, databases, servers, disasters, drills, the runbook: recovered, killed, compared
 	$(PY) -m pytest tests/recovery

@@ -20,8 +20,6 @@ from pgbackup.domain.ports import Site
 from pgbackup.stream import Processes
 from pgbackup.stream.process import Child
 
-LAUNCHERS = {"setpriv", "nice", "ionice"}
-
 
 class Watching(Processes):
     """Looks at every program that it starts."""
@@ -35,8 +33,7 @@ class Watching(Processes):
     def _start(self, command: Command, *, stdin: Any, stdout: Any) -> Child:
         child = super()._start(command, stdin=stdin, stdout=stdout)
         process = Path(f"/proc/{child.pid}")
-        own = Path("/proc/self/comm").read_text()
-        while (name := (process / "comm").read_text()) == own or name.strip() in LAUNCHERS:
+        while (process / "comm").read_text().strip() != Path(command.argv[0]).name[:15]:  # its launchers come first
             time.sleep(0.001)
         fields = (process / "stat").read_text().rpartition(")")[2].split()
         self.nice.setdefault(command.name, set()).add(int(fields[16]))
