@@ -92,8 +92,9 @@ bench: venv postgres ## ours against the protocol's pg_dump, on 2 GB
 bench-physical: venv postgres-15 postgres-18 ## the physical chain against pgBackRest and Barman (20 minutes)
 	$(PY) -m bench.physical
 
-schema: venv ## write the JSON schema of protocol.yaml again
+schema: venv ## write the JSON schema of protocol.yaml and docs/configuration.md again
 	$(PY) -c "from pgbackup.domain.schema import settings_schema; print(settings_schema(), end='')" > include/config/protocol.schema.json
+	$(PY) -m docs.reference
 
 screenshots: venv $(VENV)/.browser ## the pictures in docs/images, from the running demo (needs Chromium)
 	@$(PY) -m docs.screenshots

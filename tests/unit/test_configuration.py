@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import yaml
+from docs.reference import FILE, reference
 from tests.support.source import ROOT
 
 from pgbackup.domain.schema import settings_schema
@@ -26,6 +28,11 @@ def test_the_annotated_example_names_every_key() -> None:
 
 def test_the_schema_file_is_the_models_own() -> None:
     assert (CONFIG / "protocol.schema.json").read_text() == settings_schema(), "run `make schema`"
+
+
+def test_the_reference_is_the_models_own_and_says_what_every_key_means() -> None:
+    assert FILE.read_text() == reference(), "run `make schema`"
+    assert not re.findall(r"^.*\|  \|$", reference(), re.MULTILINE)
 
 
 def missing(section: type[Section], document: dict[str, Any], place: Path) -> list[str]:

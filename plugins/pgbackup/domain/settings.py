@@ -144,6 +144,7 @@ class S3(Section):
     """A bucket. Region, endpoint and credentials are those of the connection or of the profile."""
 
     bucket: str
+    """Its name."""
     prefix: str = ""
     """A folder in the bucket; default: all of it."""
     airflow_conn_id: str | None = None
@@ -221,14 +222,18 @@ class Query(Section):
     """A question of the application that a restored database must answer in time."""
 
     database: str
+    """Where it is asked."""
     sql: str
+    """One statement, as `application_role`; an error is a finding, its rows are not looked at."""
     within: Duration = timedelta(seconds=5)
+    """A later answer is a finding."""
 
 
 class Fingerprints(Section):
     """The content comparison: a row count and a content hash of every table."""
 
     enabled: bool = True
+    """Off: a backup is restored, but not compared with its source."""
     jobs: Annotated[int, Field(ge=1, le=64)] = 2
     """Connections that read tables beside the dump, all in the dump's snapshot."""
     exclude: tuple[str, ...] = ()
@@ -437,6 +442,7 @@ class Cluster(Section):
     """For recovering databases and tables into this server: a role that may make databases and objects of other owners,
     a superuser most simply; default: `connection`, whose role is meant to read only."""
     exclude_databases: tuple[str, ...] = ()
+    """Databases that are not dumped; the physical chain holds them all the same."""
     full_backup: FullBackup = FullBackup()
     incremental_backup: IncrementalBackup = IncrementalBackup()
     wal: Wal = Wal()
@@ -458,8 +464,11 @@ class Mail(Section):
     """Who hears of every completion and failure."""
 
     airflow_conn_id: str = "pgbackup_smtp"
+    """Airflow's SMTP connection."""
     sender: str
+    """The From of every mail."""
     recipients: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Their addresses."""
 
 
 class Notifier(Section):
@@ -475,7 +484,9 @@ class Contact(Section):
     """Somebody to call; printed in every alert."""
 
     role: str
+    """What somebody is called for: `Database Administrator`."""
     name: str
+    """Who it is."""
     reach: str
     """Telephone, e-mail, pager: whatever works at 3 a.m."""
 
@@ -484,13 +495,16 @@ class Objectives(Section):
     """What recovery must achieve; measured by drills and by the heartbeat."""
 
     rto: Duration = timedelta(hours=4)
+    """How long a recovery may take."""
     rpo: Duration = timedelta(hours=1)
+    """How much of the last work may be lost."""
 
 
 class Settings(Section):
     """The whole file."""
 
     version: Literal[1]
+    """Of this file's form."""
     paths: Paths = Paths()
     repositories: dict[str, Repository] = Field(default_factory=dict)
     """Besides `local`, by name: each backup and all WAL is copied there; recoveries and `catalog rebuild` read them."""
