@@ -92,7 +92,7 @@ bench: venv postgres ## ours against the protocol's pg_dump, on 2 GB
 bench-physical: venv postgres-15 postgres-18 ## the physical chain against pgBackRest and Barman (20 minutes)
 	$(PY) -m bench.physical
 
-schema: venv ## write the JSON schema of protocol.yaml and docs/configuration.md again
+schema: venv ## write again what is made of the settings: their JSON schema, docs/configuration.md
 	$(PY) -c "from pgbackup.domain.schema import settings_schema; print(settings_schema(), end='')" > include/config/protocol.schema.json
 	$(PY) -m docs.reference
 

@@ -1,4 +1,7 @@
-"""Write docs/configuration.md: every key of protocol.yaml, from the settings themselves. `make schema` runs it."""
+"""Write what documents take from the code: every key of protocol.yaml, every finding of the watch.
+
+`make schema` runs it: docs/configuration.md, and the table in docs/operations.md.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,10 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from pgbackup.domain.settings import Section, Settings
+from pgbackup.watch import meaning, names
 
-FILE = Path(__file__).with_name("configuration.md")
+REFERENCE, OPERATIONS = (Path(__file__).with_name(name) for name in ("configuration.md", "operations.md"))
+_TABLE = re.compile(r"(?<=<!-- findings -->\n).*?(?=<!-- /findings -->)", re.DOTALL)
 _HEAD = """# Configuration
 
 Every key of `protocol.yaml`, which `PGBACKUP_CONFIG` names. [protocol.yaml](../include/config/protocol.yaml) shows them
@@ -29,6 +34,14 @@ _SIZES = {"GB": 1 << 30, "MB": 1 << 20, "kB": 1 << 10}
 def reference() -> str:
     """Return the page."""
     return "\n".join([_HEAD, *_section("", Settings)])
+
+
+def operations() -> str:
+    """Return the operations guide with the table of today's findings."""
+    known = [value for name, value in vars(names).items() if name.isupper() and name[0] != "_"]
+    rows = [f"| {name} | {meaning(name)} |" for name in (*known, names.wal_in("…"), names.backups_in("…"))]
+    table = "\n".join(["| has to hold | when it does not |", "|---|---|", *rows, ""])
+    return _TABLE.sub(lambda _: table, OPERATIONS.read_text(encoding="utf-8"))
 
 
 def _section(path: str, section: type[Section]) -> Iterator[str]:
@@ -95,4 +108,5 @@ def _line(text: str | None) -> str:
 
 
 if __name__ == "__main__":
-    FILE.write_text(reference(), encoding="utf-8")
+    REFERENCE.write_text(reference(), encoding="utf-8")
+    OPERATIONS.write_text(operations(), encoding="utf-8")

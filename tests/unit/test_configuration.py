@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from docs.reference import FILE, reference
+from docs.reference import OPERATIONS, REFERENCE, operations, reference
 from tests.support.source import ROOT
 
 from pgbackup.domain.schema import settings_schema
@@ -31,8 +31,12 @@ def test_the_schema_file_is_the_models_own() -> None:
 
 
 def test_the_reference_is_the_models_own_and_says_what_every_key_means() -> None:
-    assert FILE.read_text() == reference(), "run `make schema`"
+    assert REFERENCE.read_text() == reference(), "run `make schema`"
     assert not re.findall(r"^.*\|  \|$", reference(), re.MULTILINE)
+
+
+def test_the_guide_for_operations_knows_every_finding_of_the_watch() -> None:
+    assert OPERATIONS.read_text() == operations(), "run `make schema`"
 
 
 def missing(section: type[Section], document: dict[str, Any], place: Path) -> list[str]:
