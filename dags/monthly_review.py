@@ -6,7 +6,7 @@ every repository), *update recovery procedures* (a recovery sheet in each reposi
 *review disaster recovery plan* (measured and predicted RTO and RPO against the objectives, drills, copies, incidents);
 then the health checks: last backup time, sizes of databases and tables, growth, with plots. **Nothing is changed.**
 
-The report is mailed, and kept in `.reviews` of the local repository, as HTML and Markdown.
+The report is mailed, and kept in `.reports` of the local repository, as HTML and Markdown; the Recovery page shows it.
 
 **Red?** Each finding that does not hold says what to do; then clear the task, or run `pgbackup review monthly`.
 *warning* is what somebody may have decided otherwise: it makes nothing red.

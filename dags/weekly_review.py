@@ -6,7 +6,7 @@ and what is usual), *review backup logs*, *test backup restoration* (every backu
 restored and compared); then the health checks: last backup time, sizes of databases and tables, growth, with plots.
 **Nothing is changed.**
 
-The report is mailed, and kept in `.reviews` of the local repository, as HTML and Markdown.
+The report is mailed, and kept in `.reports` of the local repository, as HTML and Markdown; the Recovery page shows it.
 
 **Red?** `review`: each finding that does not hold says what to do; then clear the task, or run
 `pgbackup review weekly`. `test_mail`: alerts reach nobody by that way; repair the mail server or the connection, then

@@ -11,9 +11,12 @@ from airflow.sdk.exceptions import AirflowFailException
 from pgbackup.audit import MACHINE, audit_one, audit_text, names
 from pgbackup.domain.errors import UnavailableError
 from pgbackup.domain.findings import advice
+from pgbackup.domain.model import Finding
+from pgbackup.domain.ports import Site
 from pgbackup.domain.settings import LOCAL
-from pgbackup.report.audit import AuditNews, compose_audit
-from pgbackup_airflow.notifier import Notice, ProtocolNotifier
+from pgbackup.report.audit import AuditNews, audit_report, compose_audit
+from pgbackup.shelf import keep_report
+from pgbackup_airflow.notifier import Notice, ProtocolNotifier, run_link
 from pgbackup_airflow.operators import ProtocolOperator, refuse_unknown
 from pgbackup_airflow.protocol import settings
 
@@ -21,7 +24,7 @@ _AUDIT, _TEXT = "audit", "text"
 
 
 class AuditOperator(ProtocolOperator):
-    """Audit one repository, or the machine. A failure makes the task red; the table is there all the same."""
+    """Audit one repository, or the machine. A failure makes the task red; its report is kept all the same."""
 
     template_fields: Sequence[str] = ("place",)
 
@@ -34,15 +37,32 @@ class AuditOperator(ProtocolOperator):
         refuse_unknown(context, allowed=())
         with self.site(context) as site:
             findings = audit_one(site, self.place, self.cluster)
-        text = audit_text(self.place, findings)
-        self.log.info("%s", text)
-        context["ti"].xcom_push(_TEXT, text)
-        failed = [finding for finding in findings if finding.fails]
+            text = audit_text(self.place, findings)
+            self.log.info("%s", text)
+            context["ti"].xcom_push(_TEXT, text)
+            failed = [finding for finding in findings if finding.fails]
+            self._keep(site, context, text, failed)
         if any(finding.name == names.ANSWERS for finding in failed):
             raise UnavailableError(advice(failed))  # it may answer at the next try
         if failed:
             raise AirflowFailException(advice(failed))
         return len(findings)
+
+    def _keep(self, site: Site, context: Context, text: str, failed: Sequence[Finding]) -> None:
+        run = context["dag_run"]
+        news = AuditNews(
+            self.cluster,
+            f"quarterly audit of {self.place}",
+            not failed,
+            f"{run.dag_id} {run.run_id}",
+            run_link(run.dag_id, str(run.run_id)),
+            text=text,
+            reason="",
+            contacts=site.settings.contacts,
+        )
+        procedure = f"quarterly_audit_{self.place.replace(' ', '_')}"
+        html, kept = compose_audit(news)[1], audit_report(news)
+        keep_report(site.settings, self.cluster, run.run_after, procedure, html=html, text=kept)
 
 
 def audit_storage(cluster: str) -> None:

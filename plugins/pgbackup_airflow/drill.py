@@ -14,7 +14,8 @@ from pgbackup.domain.findings import advice
 from pgbackup.domain.ports import Site
 from pgbackup.drill import drill
 from pgbackup.report.drill import DrillReport, compose_drill, drill_text
-from pgbackup_airflow.notifier import Notice, ProtocolNotifier
+from pgbackup.shelf import keep_report
+from pgbackup_airflow.notifier import Notice, ProtocolNotifier, run_link
 from pgbackup_airflow.operators import ProtocolOperator, refuse_unknown
 
 CHOOSE = "choose"
@@ -37,7 +38,9 @@ class ChooseScenariosOperator(ProtocolOperator):
 
 
 class DrillOperator(ProtocolOperator):
-    """Drill one scenario. An item that does not hold fails the task at once: the result is recorded."""
+    """Drill one scenario. An item that does not hold fails the task at once: the result is recorded, the report of the
+    run, as far as it came, is kept.
+    """
 
     def __init__(self, *, scenario: Scenario, **kwargs: Any) -> None:
         super().__init__(task_id=scenario.value, task_display_name=scenario.label, **kwargs)
@@ -50,6 +53,7 @@ class DrillOperator(ProtocolOperator):
             return None
         with self.site(context) as site:
             done = drill(site, self.cluster, self.scenario)
+            _keep(site, self.cluster, context["dag_run"])
         if not done.ok:
             raise AirflowFailException(advice(done.findings))
         return {"subject": done.subject, "rto_seconds": done.rto_seconds, "rpo_seconds": done.rpo_seconds}
@@ -90,6 +94,18 @@ class DrillMail(ProtocolNotifier):
             report, run=notice.run, link=notice.link, reason=reason, contacts=notice.settings.contacts
         )
         notice.send(*compose_drill(report))
+
+
+def _keep(site: Site, cluster: str, run: Any) -> None:
+    """Keep the report of a run's drills so far, in the place of the one before the last of them."""
+    report = dataclasses.replace(
+        _report(site, cluster, succeeded=True),
+        run=f"{run.dag_id} {run.run_id}",
+        link=run_link(run.dag_id, str(run.run_id)),
+    )
+    began = min(one.started_at for one in report.drills)
+    html, text = compose_drill(report)[1], drill_text(report)
+    keep_report(site.settings, cluster, began, "recovery_drill", html=html, text=text)
 
 
 def _report(site: Site, cluster: str, *, succeeded: bool) -> DrillReport:

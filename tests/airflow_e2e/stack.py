@@ -22,6 +22,7 @@ from pgbackup.assembly import build_site
 from pgbackup.domain.model import ConnectionParameters
 from pgbackup.domain.ports import Site
 from pgbackup.domain.settings import S3, Connection, Settings, parse_settings
+from tests.airflow_e2e.ears import Gauges, Pager
 from tests.airflow_e2e.mailbox import LOGIN, Mailbox
 from tests.airflow_e2e.processes import end, living
 from tests.airflow_e2e.rest import Rest, Run, eventually
@@ -49,6 +50,8 @@ PROCEDURES = (
     "daily_expiry",
     "weekly_rotation",
     "monthly_rotation",
+    "weekly_review",
+    "monthly_review",
 )
 USERS = {"admin": "admin", "dana": "op", "vera": "viewer", "stranger": ""}
 """Who may log in, and Airflow's role of each; the last one may see nothing."""
@@ -84,13 +87,23 @@ class Stack:
     """
 
     def __init__(
-        self, home: Path, ops: Source, protected: Source, branch: Source, mailbox: Mailbox, region: Region
+        self,
+        home: Path,
+        ops: Source,
+        protected: Source,
+        branch: Source,
+        mailbox: Mailbox,
+        region: Region,
+        pager: Pager,
+        gauges: Gauges,
     ) -> None:
         self.home = home
         self.ops = ops
         self.protected = protected
         self.branch = branch
         self.mailbox = mailbox
+        self.pager = pager
+        self.gauges = gauges
         self.ways = {name: FaultyWay(region.port + 3) for name in REGIONS}
         self.airflow = home / "airflow"
         self.logs = home / "log"
@@ -291,6 +304,7 @@ class Stack:
                 for name, way in self.ways.items()
             },
             "pgbackup_catalog": server(self.ops, "catalog", "catalog", self.passwords["catalog"]),
+            "pager": {"conn_type": "http", "host": "127.0.0.1", "port": self.pager.port, "schema": "http"},
             "pgbackup_smtp": {
                 "conn_type": "smtp",
                 "host": "127.0.0.1",
@@ -329,6 +343,12 @@ class Stack:
             "dag_processor": {"refresh_interval": 60, "min_file_process_interval": 60, "parsing_processes": 1},
             "workers": {"execution_api_timeout": 60, "min_heartbeat_interval": 1},
             "logging": {"base_log_folder": self.airflow / "logs", "colored_console_log": False},
+            "metrics": {
+                "statsd_on": True,
+                "statsd_host": "127.0.0.1",
+                "statsd_port": self.gauges.port,
+                "statsd_influxdb_enabled": True,  # the tags, in the names
+            },
             "usage_data_collection": {"enabled": False},
         }
 
@@ -378,6 +398,15 @@ class Stack:
                 "passphrase_file": str(self.key.passphrase_file),
             },
             "mail": {"sender": "backup@streamflix.example", "recipients": [RECIPIENT]},
+            "notifiers": [
+                {
+                    "class": "airflow.providers.http.notifications.http.HttpNotifier",
+                    "arguments": {
+                        "http_conn_id": "pager",
+                        "json": {"subject": "{{ subject }}", "text": "{{ text }}", "link": "{{ link }}"},
+                    },
+                }
+            ],
             "contacts": [CONTACT],
             "clusters": {
                 "streamflix": cluster("streamflix"),
@@ -410,7 +439,11 @@ def running_stack() -> Iterator[Stack]:
         cleanup.callback(mailbox.stop)
         region = Region()
         cleanup.callback(region.remove)
-        stack = Stack(home, ops, protected, branch, mailbox, region)
+        ears = Pager(), Gauges()
+        for ear in ears:
+            ear.start()
+            cleanup.callback(ear.stop)
+        stack = Stack(home, ops, protected, branch, mailbox, region, *ears)
         for way in stack.ways.values():
             cleanup.callback(way.close)
         cleanup.callback(stack.stop)

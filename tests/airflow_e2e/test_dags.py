@@ -36,6 +36,7 @@ DOCUMENT: dict[str, Any] = {
             "drill": {"schedule": "0 9 * * 6", "due": "30 min"},
             "copies": {"schedule": "*/3 * * * *"},
             "audit": {"schedule": "0 9 * * 1"},
+            "reviews": {"weekly": "0 9 * * 2", "monthly": "0 9 3 * *"},
         },
     },
 }
@@ -52,6 +53,10 @@ SCHEDULES: dict[str, str | None] = {
     "library_recovery_drill": "0 9 * * 6",
     "streamflix_quarterly_audit": "0 8 * 1,4,7,10 MON#1",
     "library_quarterly_audit": "0 9 * * 1",
+    "streamflix_weekly_review": "0 8 * * 1",
+    "library_weekly_review": "0 9 * * 2",
+    "streamflix_monthly_review": "0 8 2 * *",
+    "library_monthly_review": "0 9 3 * *",
     **{
         f"{cluster}_{name}": schedule
         for cluster in ("streamflix", "library")
@@ -72,6 +77,7 @@ SCHEDULES: dict[str, str | None] = {
     "streamflix_disaster_recovery": None,
     "library_disaster_recovery": None,
 }
+HTTP = "airflow.providers.http.notifications.http.HttpNotifier"
 # Everything that the rules forbid; Airflow itself refuses fail_fast together with all_done.
 FORBIDDEN = """
 from datetime import datetime
@@ -106,6 +112,7 @@ NOTIFIERS = {
     "DrillMail",
     "RotationMail",
     "AuditMail",
+    "ReviewMail",
     "LeftToTheWatch",
 }
 ALWAYS_RUN = {"all_done", "all_done_min_one_success", "all_done_setup_success", "always", "one_done", "none_failed"}
@@ -175,6 +182,8 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str]
     """Everything that these tests ask Airflow; two processes at a time, each question once."""
     folder = tmp_path_factory.mktemp("airflow")
     good = written(folder, "protocol.yaml", DOCUMENT)
+    absent = {**DOCUMENT, "notifiers": [{"class": "airflow.providers.pager.PagerNotifier"}]}
+    mute = {**DOCUMENT, "notifiers": [{"class": HTTP, "arguments": {"json": {"text": "a backup failed"}}}]}
     misspelt = {**DOCUMENT, "clusters": {"streamflix": {**DOCUMENT["clusters"]["streamflix"], "full_bakup": {}}}}
     bad_dags = folder / "bad_dags"
     bad_dags.mkdir()
@@ -185,6 +194,8 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str]
         "dags": {"config": good},
         "dags without configuration": {},
         "dags with a misspelt key": {"config": written(folder, "misspelt.yaml", misspelt)},
+        "dags with a notifier that is not installed": {"config": written(folder, "absent.yaml", absent)},
+        "dags with a notifier that says nothing": {"config": written(folder, "mute.yaml", mute)},
         "dags that break the rules": {"dags": bad_dags},
         "plugins": {},
         "plugins without .airflowignore": {"plugins": unguarded},
@@ -305,6 +316,18 @@ def test_a_misspelt_key_is_an_import_error_with_its_place_and_the_nearest_key(an
         assert "misspelt.yaml" in text
         assert "clusters.streamflix.full_bakup" in text
         assert "full_backup" in text
+
+
+def test_a_notifier_that_cannot_tell_an_alert_is_an_import_error(answers: Callable[[str], Any]) -> None:
+    """Not a surprise on the day of the first alert."""
+    for fault, words in (
+        ("is not installed", ("notifiers.0.class", "airflow.providers.pager", "is its provider installed")),
+        ("says nothing", ("notifiers.0.arguments", "nothing of the message is in them", "{{ subject }}")),
+    ):
+        bag = Bag.of(answers(f"dags with a notifier that {fault}"))
+        assert bag.dags == []
+        for text in bag.import_errors.values():
+            assert all(word in text for word in words)
 
 
 def test_the_plugin_loader_leaves_our_packages_alone(answers: Callable[[str], Any]) -> None:

@@ -34,6 +34,7 @@ MIDDLE = {"catalog", "store", "stream", "postgres"}
 TABLE: dict[str, set[str]] = {
     "domain": set(),
     "scratch": set(),
+    "shelf": {"domain"},
     **{name: {"domain", "scratch"} for name in MIDDLE},
     "restore": {"domain", *MIDDLE},
     "capture": {"domain", "restore", "scratch", *MIDDLE},
@@ -48,11 +49,11 @@ TABLE: dict[str, set[str]] = {
     "adopt": {"domain", "scratch", "restore", "capture", *MIDDLE},
     "sheet": {"domain", "restore", *MIDDLE},
     "audit": {"domain", "restore", *MIDDLE},
-    "review": {"domain", "restore", "watch", "rotate", *MIDDLE},
+    "review": {"domain", "restore", "watch", "rotate", "shelf", *MIDDLE},
     "report": {"domain", "catalog"},
     "overview": {"domain", "restore", *MIDDLE},
     "assembly": {"domain", *MIDDLE},
-    "cli": {"domain", "catalog", "assembly", *VERBS},
+    "cli": {"domain", "catalog", "assembly", "shelf", *VERBS},
 }
 ADAPTER = {
     "domain",
@@ -72,6 +73,7 @@ ADAPTER = {
     "keys",
     "audit",
     "review",
+    "shelf",
 }
 PURE = {"os", "subprocess", "time", "logging", "socket", "psycopg", "boto3", "yaml", "random", "secrets"}
 

@@ -125,7 +125,8 @@ def test_a_viewer_looks_and_starts_nothing(stack: Stack, people: People) -> None
 
 
 def test_without_a_login_no_route_answers(stack: Stack) -> None:
-    for path in ("static/page.js", "api/clusters", "api/dags", f"api/clusters/{BRANCH}", f"api/clusters/{BRANCH}/runs"):
+    own = [f"api/clusters/{BRANCH}{more}" for more in ("", "/runs", "/reports", "/reports/20260101_000000-x")]
+    for path in ("static/page.js", "metrics", "api/clusters", "api/dags", *own):
         assert httpx.get(f"{stack.url}/pgbackup/{path}", trust_env=False).status_code == 401, path
     for path in ("plan", "recoveries"):
         address = f"{stack.url}/pgbackup/api/clusters/{BRANCH}/{path}"
@@ -178,6 +179,7 @@ def test_without_the_catalog_the_page_says_so_and_recovery_still_starts(stack: S
     stack.ops.execute("ALTER DATABASE catalog ALLOW_CONNECTIONS false")
     try:
         eventually(lambda: _status(page, f"api/clusters/{BRANCH}") == 503, "an overview that is asked for again")
+        assert _status(page, "metrics") == 503, "a scrape that fails, not one that looks well"
         page.reload()
         alert = page.get_by_test_id("cluster").get_by_role("alert").first
         expect(alert).to_contain_text("does not answer")

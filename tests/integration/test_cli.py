@@ -21,6 +21,9 @@ from tests.support.s3 import ACCESS, BUCKET, SECRET, Region
 from tests.support.source import Source
 
 from pgbackup.assembly import build_site, load_settings, service_parameters
+from pgbackup.domain.model import Finding
+from pgbackup.domain.prospect import Keeping, Prospect, Reachable
+from pgbackup.overview import overview
 from pgbackup.store import LocalStore
 from pgbackup.watch import names
 
@@ -204,6 +207,47 @@ def test_watch_answers_without_airflow(shell: Shell) -> None:
     assert done.returncode == 1
     assert names.SLOT in done.stdout
     assert "HINT: `pgbackup wal create-slot`" in done.stdout
+
+
+def test_status_says_what_the_page_says_and_exit_0_is_well(shell: Shell) -> None:
+    nothing = shell.run("status")
+    assert (nothing.returncode, nothing.stderr) == (1, "")
+    assert "no backup is verified" in nothing.stdout
+    assert "streamflix_full_backup" in nothing.stdout, "what to do"
+
+    site = build_site(load_settings(shell.config), service_parameters, owner="test")
+    now = site.clock()
+    backup_id = aged.stored(site, now)
+    reason = "[bold]for[/] <script>"
+    held = Keeping(backup_id, "dana", reason, now + timedelta(days=1))
+    window = Reachable(1, now - timedelta(days=9), now)
+    site.catalog.looked(Prospect("streamflix", now, (window,), (), (), (held,), 0, 60.0, ""))
+    site.catalog.saw("streamflix", (Finding("a gap", True, 0.0),), owner="test", now=now)
+    well = shell.run("status", "--cluster", "streamflix")
+    assert well.returncode == 0, well.stdout
+    said = " ".join(well.stdout.split())
+    for words in (
+        "streamflix recoverable",
+        f"can be recovered {window.earliest:%Y-%m-%d %H:%M:%S} UTC to {now:%Y-%m-%d %H:%M:%S} UTC",
+        "60 s predicted, 4 h allowed",
+        f"last verified backup {overview(site, 'streamflix').summary.last_verified:%Y-%m-%d %H:%M:%S} UTC",
+        "copies in local 1 copies, 1 verified",
+        f"held {backup_id} by dana: {reason}",
+        "findings 1 of 1 hold",
+    ):
+        assert words in said
+
+    site.catalog.saw(
+        "streamflix", (Finding("a gap", False, 0.0, "one [red]segment[/]", "look"),), owner="test", now=now
+    )
+    bad = shell.run("status")
+    assert bad.returncode == 1
+    assert "a gap: one [red]segment[/]" in bad.stdout
+    assert "HINT: look" in bad.stdout
+    (document,) = json.loads(shell.run("status", "--json").stdout)
+    assert document["summary"]["level"] == "bad"
+    assert [one["id"] for one in document["backups"]] == [backup_id]
+    assert shell.run("status", "--cluster", "nobody").returncode == 2
 
 
 def test_drills_are_done_and_listed_and_one_that_fails_is_exit_1(shell: Shell) -> None:

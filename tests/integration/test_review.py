@@ -15,7 +15,7 @@ from tests.support.site import with_settings
 from tests.support.source import Source
 
 from pgbackup.catalog import PostgresCatalog
-from pgbackup.domain.errors import UnavailableError
+from pgbackup.domain.errors import RefusedError, UnavailableError
 from pgbackup.domain.ids import BackupId
 from pgbackup.domain.model import Finding, Kind, Unsent, Verdict
 from pgbackup.domain.model import Message as Said
@@ -23,7 +23,8 @@ from pgbackup.domain.ports import Site
 from pgbackup.domain.review import COMPLETION, HEALTH, ITEMS, LOGS, RESTORATION, SIZES, Period, Review
 from pgbackup.domain.settings import Contact, Retention
 from pgbackup.report.review import ReviewReport, compose_review, review_text
-from pgbackup.review import keep, kept, review
+from pgbackup.review import keep, review
+from pgbackup.shelf import kept_reports, read_report
 from pgbackup.store import LocalStore
 from pgbackup.watch import names, watch
 from pgbackup.watch.trends import mails_go_out
@@ -75,7 +76,12 @@ def test_a_good_week_holds_in_every_item_and_is_kept_for_the_next_one(site: Site
     subject, html = compose_review(report)
     path = keep(site.settings, done, html=html, text=review_text(report))
     assert "every item holds" in subject
-    assert kept(site.settings, "streamflix") == (path,)
+    (known,) = kept_reports(site.settings, "streamflix")
+    assert (known.name, known.procedure, known.at) == (path.stem, "weekly_review", NOW)
+    assert "every item holds" in known.headline
+    assert read_report(site.settings, "streamflix", known.name) == html
+    with pytest.raises(RefusedError, match="no report"):
+        read_report(site.settings, "library", f"../streamflix/{known.name}")
     files = list(path.parent.iterdir())
     assert sorted(file.suffix for file in files) == [".html", ".json", ".md"]
     assert {oct(file.stat().st_mode & 0o777) for file in files} == {"0o600"}

@@ -33,6 +33,7 @@ from pgbackup.cli.recovery import check_latest, recover_app, show_plan
 from pgbackup.cli.review import review_app
 from pgbackup.cli.rotation import hold_app, plan_rotation, rotate
 from pgbackup.cli.sheet import sheet_app
+from pgbackup.cli.status import show_status
 from pgbackup.cli.wal import wal_app
 from pgbackup.cli.watch import show_metrics, watch_archive
 from pgbackup.copy import check_repository
@@ -57,6 +58,7 @@ app.add_typer(catalog_app, name="catalog")
 app.add_typer(wal_app, name="wal")
 app.command("adopt")(adopt_dumps)
 app.add_typer(sheet_app, name="sheet")
+app.command("status")(show_status)
 app.command("watch")(watch_archive)
 app.command("metrics")(show_metrics)
 app.command("copies")(show_copies)

@@ -11,7 +11,10 @@ from pgbackup.cli.face import Cluster, Config, Json, failures, only, open_site, 
 from pgbackup.cli.output import finding_document, out, print_findings, print_json
 from pgbackup.domain.drill import Drill, Scenario, drill_document
 from pgbackup.domain.errors import RefusedError
+from pgbackup.domain.ports import Site
 from pgbackup.drill import drill
+from pgbackup.report.drill import DrillReport, compose_drill, drill_text
+from pgbackup.shelf import keep_report
 
 drill_app = typer.Typer(help="Recovery drills: into isolation, judged and measured.", no_args_is_help=True)
 
@@ -30,6 +33,7 @@ def run_drills(
     with running("drill", config, cluster, json=json) as (site, known):
         for one in scenario or list(Scenario):
             done.append(drill(site, known, one))
+            _keep(site, known, done)
             if not json:
                 _print(done[-1])
     if json:
@@ -60,6 +64,15 @@ def list_drills(config: Config = None, cluster: Cluster = None, json: Json = Fal
             "" if one.rpo_seconds is None else f"{one.rpo_seconds:.1f} s",
         )
     out.print(table if drills else "no drills")
+
+
+def _keep(site: Site, cluster: str, done: list[Drill]) -> None:
+    """Keep the report of what was drilled so far."""
+    holds, history = all(one.ok for one in done), site.catalog.drills(cluster)
+    settings = site.settings
+    report = DrillReport(cluster, holds, settings.objectives, tuple(done), history, contacts=settings.contacts)
+    html, text = compose_drill(report)[1], drill_text(report)
+    keep_report(settings, cluster, done[0].started_at, "recovery_drill", html=html, text=text)
 
 
 def _print(done: Drill) -> None:

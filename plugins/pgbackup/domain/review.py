@@ -92,11 +92,6 @@ class Review:
         """What has to be mended."""
         return tuple(finding for item in self.items for finding in item.findings if finding.fails)
 
-    @property
-    def stem(self) -> str:
-        """What its files are called, without what they end in."""
-        return f"{self.until:%Y%m%d_%H%M%S}-{self.period}"
-
 
 _reviews = TypeAdapter(Review)
 

@@ -119,9 +119,9 @@ class Paths(Section):
         return self.backups / ".incidents"
 
     @property
-    def reviews_folder(self) -> Path:
-        """The report of each review, one private folder a cluster."""
-        return self.backups / ".reviews"
+    def reports_folder(self) -> Path:
+        """What reviews, audits and drills reported, one private folder a cluster."""
+        return self.backups / ".reports"
 
     @property
     def state_folder(self) -> Path:

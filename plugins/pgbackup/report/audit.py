@@ -42,3 +42,9 @@ def compose_audit(news: AuditNews) -> tuple[str, str]:
     """Return (subject, HTML)."""
     html = render("news.html.jinja", news=news, contacts=news.contacts)
     return f"[{news.cluster}] {news.procedure}: {news.headline}", html
+
+
+def audit_report(news: AuditNews) -> str:
+    """Return it in Markdown."""
+    steps = "\n".join(f"- {step}" for step in news.next_steps)
+    return f"# {news.cluster}: {news.procedure}: {news.headline}\n\n{steps}\n\n{news.text}\n"

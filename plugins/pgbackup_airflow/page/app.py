@@ -7,14 +7,16 @@ from typing import Annotated, Any, Literal
 
 from airflow.api_fastapi.core_api.security import get_user
 from fastapi import Depends, FastAPI, HTTPException, Request, status
-from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from pgbackup.domain.errors import ConfigurationError, PgBackupError, RefusedError, UnavailableError
-from pgbackup.domain.settings import LOCAL
+from pgbackup.domain.metrics import exposition
+from pgbackup.domain.settings import LOCAL, Settings
 from pgbackup.domain.target import AtTime
 from pgbackup.overview import Level, Overview, overview_json, summary_of
 from pgbackup.recover import outline_text, plan_archived
+from pgbackup.shelf import Kept, kept_reports, read_report
 from pgbackup_airflow.page.access import Readable, User, may_start, seen_by
 from pgbackup_airflow.page.host import ACTIVE, Airflow, Host
 from pgbackup_airflow.page.source import Source
@@ -96,6 +98,14 @@ def _badness(document: Overview) -> tuple[int, bool, int, str]:
     return list(Level).index(summary.level), summary.latest is not None, -len(summary.problems), summary.cluster
 
 
+@app.get("/metrics")
+def metrics(user: User) -> PlainTextResponse:
+    """Return what the watch measured last of each cluster that the user may see, as Prometheus reads it."""
+    site = source.site()
+    samples = [one for name in site.settings.clusters if seen_by(user, name) for one in site.catalog.gauges(name)]
+    return PlainTextResponse(exposition(samples), media_type="text/plain; version=0.0.4")
+
+
 @app.get("/api/dags")
 async def dags(airflow: Airflow) -> list[dict[str, str]]:
     """Return our DAGs that the user may read, each with its cluster: those that show a tab."""
@@ -125,11 +135,8 @@ async def runs(cluster: Readable, airflow: Airflow, startable: Startable) -> dic
 def show_plan(cluster: Readable, wanted: Wanted) -> dict[str, Any]:
     """Plan a recovery to a moment from what is archived; the protected server is asked nothing."""
     site = source.site()
-    if wanted.repository == LOCAL and not site.settings.paths.backups.is_dir():
-        raise UnavailableError(
-            f"Airflow's API server does not see {site.settings.paths.backups}",
-            hint="start the recovery: its run plans it where the backups are, and shows the plan for approval",
-        )
+    if wanted.repository == LOCAL:
+        _see(site.settings, "start the recovery: its run plans it where the backups are, then asks for approval")
     planned = plan_archived(site, cluster, AtTime(wanted.moment), timeline=None, repository=wanted.repository)
     return {"text": outline_text(planned), "seconds": planned.seconds}
 
@@ -150,6 +157,29 @@ async def start(cluster: Readable, user: User, airflow: Airflow, startable: Star
         if await airflow.start(dag_id, run_id, asked.conf(), note):
             return {"dag_id": dag_id, "run_id": run_id}
     raise HTTPException(status.HTTP_409_CONFLICT, f"no run id of {dag_id} is free")
+
+
+@app.get("/api/clusters/{cluster}/reports")
+def reports(cluster: Readable) -> tuple[Kept, ...]:
+    """Return the newest reports of reviews, audits and drills."""
+    settings = source.site().settings
+    settings.cluster(cluster)
+    _see(settings, "the reports were mailed, too, and lie there in .reports")
+    return kept_reports(settings, cluster)
+
+
+@app.get("/api/clusters/{cluster}/reports/{name}")
+def report(cluster: Readable, name: str) -> dict[str, str]:
+    """Return a report's HTML, as a text that the page shows where nothing in it can run."""
+    settings = source.site().settings
+    settings.cluster(cluster)
+    return {"html": read_report(settings, cluster, name)}
+
+
+def _see(settings: Settings, hint: str) -> None:
+    """Raise UnavailableError when this machine does not see the local repository."""
+    if not settings.paths.backups.is_dir():
+        raise UnavailableError(f"Airflow's API server does not see {settings.paths.backups}", hint=hint)
 
 
 def _cluster_of(dag: dict[str, Any]) -> str | None:

@@ -1,21 +1,13 @@
 // One cluster: how it stands, its timeline, a moment to pick, and what there is.
-import { Badge, Box, color, Flex, h, Heading, Stack, Table, Text, useState } from "./host.js";
+import { Badge, Box, color, Flex, h, Heading, Stack, Text, useState } from "./host.js";
 import { useAnswer } from "./api.js";
 import { browserZone, size, span, utc } from "./format.js";
-import { Fact, Failure, Level, Loading, Notice, runPath, To } from "./parts.js";
+import { Fact, Failure, Level, Loading, Notice, Rows, runPath, Section, To } from "./parts.js";
 import { Picker, UnderWay } from "./recover.js";
+import { Reports } from "./reports.js";
 import { Timeline } from "./timeline.js";
 
 const MOST = 20;
-
-const Section = ({ children, title }) =>
-  h(Box, { as: "section", "aria-label": title, mt: 6 }, h(Heading, { mb: 2, size: "md" }, title), children);
-
-const Rows = ({ empty, header, rows }) => rows.length === 0
-  ? h(Text, { color: "fg.muted" }, empty)
-  : h(Table.ScrollArea, null, h(Table.Root, { size: "sm" },
-      h(Table.Header, null, h(Table.Row, null, header.map((text) => h(Table.ColumnHeader, { key: text }, text)))),
-      h(Table.Body, null, rows.map((cells, r) => h(Table.Row, { key: r }, cells.map((cell, i) => h(Table.Cell, { key: i }, cell)))))));
 
 const Facts = ({ summary }) => {
   const late = summary.loss_seconds !== null && summary.loss_seconds > summary.rpo_seconds;
@@ -128,5 +120,5 @@ export const Cluster = ({ cluster }) => {
     overview && h(Timeline, { moment, onPick: setPicked, overview }),
     error?.kind !== "login" && error?.kind !== "permission" && h(Picker, picker),
     overview && h(Stack, { gap: 0 }, h(Copies, overview), h(Storage, overview), runs && h(Runs, runs), h(Holds, overview),
-      h(Drills, overview), h(Backups, overview), h(Watched, overview), h(Contacts, overview)));
+      h(Drills, overview), h(Reports, { cluster }), h(Backups, overview), h(Watched, overview), h(Contacts, overview)));
 };

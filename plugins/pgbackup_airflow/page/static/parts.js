@@ -1,5 +1,5 @@
 // Small parts that every view uses.
-import { Alert, Badge, Box, h, Link, Skeleton, Stack, Text } from "./host.js";
+import { Alert, Badge, Box, h, Heading, Link, Skeleton, Stack, Table, Text } from "./host.js";
 
 export const LEVELS = { bad: ["red", "needs attention"], good: ["green", "recoverable"], unknown: ["gray", "not known yet"] };
 
@@ -46,3 +46,12 @@ export const Fact = ({ alarm, label, note, value }) =>
 export const To = ({ children, path }) => h(Link, { style: { textDecoration: "underline" }, to: path }, children);
 
 export const runPath = (dagId, runId) => `/dags/${encodeURIComponent(dagId)}/runs/${encodeURIComponent(runId)}`;
+
+export const Section = ({ children, title }) =>
+  h(Box, { as: "section", "aria-label": title, mt: 6 }, h(Heading, { mb: 2, size: "md" }, title), children);
+
+export const Rows = ({ empty, header, rows }) => rows.length === 0
+  ? h(Text, { color: "fg.muted" }, empty)
+  : h(Table.ScrollArea, null, h(Table.Root, { size: "sm" },
+      h(Table.Header, null, h(Table.Row, null, header.map((text) => h(Table.ColumnHeader, { key: text }, text)))),
+      h(Table.Body, null, rows.map((cells, r) => h(Table.Row, { key: r }, cells.map((cell, i) => h(Table.Cell, { key: i }, cell)))))));
