@@ -14,7 +14,7 @@ from pgbackup.domain.findings import advice
 from pgbackup.domain.model import Finding
 from pgbackup.domain.ports import Site
 from pgbackup.domain.settings import LOCAL
-from pgbackup.report.audit import AuditNews, audit_report, compose_audit
+from pgbackup.report.news import AUDIT, News, compose_news, news_text
 from pgbackup.shelf import keep_report
 from pgbackup_airflow.notifier import Notice, ProtocolNotifier, run_link
 from pgbackup_airflow.operators import ProtocolOperator, refuse_unknown
@@ -50,9 +50,10 @@ class AuditOperator(ProtocolOperator):
 
     def _keep(self, site: Site, context: Context, text: str, failed: Sequence[Finding]) -> None:
         run = context["dag_run"]
-        news = AuditNews(
+        news = News(
             self.cluster,
             f"quarterly audit of {self.place}",
+            AUDIT,
             not failed,
             f"{run.dag_id} {run.run_id}",
             run_link(run.dag_id, str(run.run_id)),
@@ -61,7 +62,7 @@ class AuditOperator(ProtocolOperator):
             contacts=site.settings.contacts,
         )
         procedure = f"quarterly_audit_{self.place.replace(' ', '_')}"
-        html, kept = compose_audit(news)[1], audit_report(news)
+        html, kept = compose_news(news)[1], news_text(news)
         keep_report(site.settings, self.cluster, run.run_after, procedure, html=html, text=kept)
 
 
@@ -79,9 +80,10 @@ class AuditMail(ProtocolNotifier):
         instance = context.get("ti")
         written = instance.xcom_pull(task_ids=_AUDIT, key=_TEXT) if instance else None
         texts = written if isinstance(written, list) else [written]
-        news = AuditNews(
+        news = News(
             self.cluster,
             self.procedure,
+            AUDIT,
             bool(self.succeeded),
             notice.run,
             notice.link,
@@ -89,4 +91,4 @@ class AuditMail(ProtocolNotifier):
             reason="" if self.succeeded else str(context.get("reason") or ""),
             contacts=notice.settings.contacts,
         )
-        notice.send(*compose_audit(news))
+        notice.send(*compose_news(news))

@@ -12,8 +12,8 @@ from pgbackup.domain.findings import advice
 from pgbackup.domain.model import Message
 from pgbackup.domain.review import Period
 from pgbackup.report.mail import render
+from pgbackup.report.news import REVIEW, News, compose_news
 from pgbackup.report.review import ReviewReport, compose_review, review_text
-from pgbackup.report.rotation import RotationNews, compose_rotation
 from pgbackup.review import keep, review
 from pgbackup_airflow.channels import channels
 from pgbackup_airflow.notifier import Notice, ProtocolNotifier, run_link
@@ -85,6 +85,6 @@ class ReviewMail(ProtocolNotifier):
             subject, html = written
         else:
             contacts = notice.settings.contacts
-            news = RotationNews(self.cluster, self.procedure, False, notice.run, notice.link, "", reason, contacts)
-            subject, html = compose_rotation(news)
+            news = News(self.cluster, self.procedure, REVIEW, False, notice.run, notice.link, "", reason, contacts)
+            subject, html = compose_news(news)
         notice.send(subject, html)

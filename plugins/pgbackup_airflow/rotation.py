@@ -8,7 +8,7 @@ from typing import Any
 from airflow.sdk import Context, task_group
 from airflow.sdk.exceptions import AirflowFailException
 
-from pgbackup.report.rotation import RotationNews, compose_rotation
+from pgbackup.report.news import ROTATION, News, compose_news
 from pgbackup.rotate import apply, plan
 from pgbackup.rotate.text import applied_text, plan_text
 from pgbackup_airflow.notifier import Notice, ProtocolNotifier
@@ -88,9 +88,10 @@ class RotationMail(ProtocolNotifier):
 
     def tell(self, context: Context, notice: Notice) -> None:
         """Send it with what was deleted, then the plans."""
-        news = RotationNews(
+        news = News(
             self.cluster,
             self.procedure,
+            ROTATION,
             bool(self.succeeded),
             notice.run,
             notice.link,
@@ -98,7 +99,7 @@ class RotationMail(ProtocolNotifier):
             reason="" if self.succeeded else str(context.get("reason") or ""),
             contacts=notice.settings.contacts,
         )
-        notice.send(*compose_rotation(news))
+        notice.send(*compose_news(news))
 
 
 def _texts(context: Context, task_id: str) -> list[str]:

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from pgbackup.audit import names
 from pgbackup.audit.bucket import audit_bucket
-from pgbackup.audit.copies import absent
 from pgbackup.audit.encryption import Sample
 from pgbackup.audit.files import Entry, judge_entries
 from pgbackup.audit.text import audit_text
 from pgbackup.domain.model import Finding, ObjectInfo, Severity
 from pgbackup.domain.openpgp import Packet, first_packets
 from pgbackup.domain.settings import S3
+from pgbackup.restore.listing import absent
 from pgbackup.store.s3_audit import Bucket, Untold
 
 MOMENT = datetime(2026, 1, 5, 8, tzinfo=UTC)

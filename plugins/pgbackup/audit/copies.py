@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 
 from pgbackup.audit import names
@@ -13,6 +13,7 @@ from pgbackup.domain.ids import BackupId
 from pgbackup.domain.model import Backup, Copy, CopyState, Finding, ObjectInfo, State
 from pgbackup.domain.ports import Site, Store
 from pgbackup.domain.wal import parse_sealed, sealed_files
+from pgbackup.restore.listing import absent
 
 log = logging.getLogger(__name__)
 
@@ -74,17 +75,6 @@ def audit_wal(site: Site, store: Store, cluster: str) -> Finding:
             log.info("not compared with %s: %s", other.name, error)
             silent.append(other.name)
     return missing.finding(f"not compared with {', '.join(silent)}" if silent else "")
-
-
-def absent(wanted: Iterable[ObjectInfo], held: Iterable[ObjectInfo]) -> Iterator[ObjectInfo]:
-    """Yield what is wanted and not held; both come in key order, and are read no further than needed."""
-    rest = iter(held)
-    one = next(rest, None)
-    for info in wanted:
-        while one is not None and one.key < info.key:
-            one = next(rest, None)
-        if one is None or one.key != info.key:
-            yield info
 
 
 def _sidecars(store: Store, cluster: str) -> Iterator[ObjectInfo]:

@@ -30,9 +30,9 @@ def lacking(source: Store, target: Store, cluster: str) -> Iterator[tuple[Backup
     One listing of each repository and kind.
     """
     for kind in Kind:
-        there = _folders(target, kind, cluster)
+        there = _names(target, kind, cluster)
         other, held = next(there, _END)
-        for backup_id, names in _folders(source, kind, cluster):
+        for backup_id, names in _names(source, kind, cluster):
             while other is not None and other < backup_id:
                 other, held = next(there, _END)
             missing = names - held if other == backup_id else names
@@ -40,8 +40,8 @@ def lacking(source: Store, target: Store, cluster: str) -> Iterator[tuple[Backup
                 yield backup_id, missing
 
 
-def _folders(store: Store, kind: Kind, cluster: str) -> Iterator[tuple[BackupId, frozenset[str]]]:
-    """List a cluster's backups, whole or not, oldest first, each with the names of its objects."""
+def folders(store: Store, kind: Kind, cluster: str) -> Iterator[tuple[BackupId, tuple[ObjectInfo, ...]]]:
+    """List a cluster's backups, whole or not, oldest first, each with its objects."""
     found = store.list(f"{kind.value}/{cluster}_")
     for name, objects in itertools.groupby(found, key=lambda info: info.key.split("/")[1]):
         try:
@@ -49,4 +49,9 @@ def _folders(store: Store, kind: Kind, cluster: str) -> Iterator[tuple[BackupId,
         except ConfigurationError:
             continue
         if (backup_id.cluster, backup_id.kind) == (cluster, kind):
-            yield backup_id, frozenset(info.key.removeprefix(backup_id.key("")) for info in objects)
+            yield backup_id, tuple(objects)
+
+
+def _names(store: Store, kind: Kind, cluster: str) -> Iterator[tuple[BackupId, frozenset[str]]]:
+    for backup_id, objects in folders(store, kind, cluster):
+        yield backup_id, frozenset(info.key.removeprefix(backup_id.key("")) for info in objects)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -17,6 +16,7 @@ from pgbackup.domain.ports import Site, Store
 from pgbackup.domain.retention import Physical, Stored
 from pgbackup.restore.fetch import describe_copy
 from pgbackup.restore.holds import Texts, all_holds, is_there
+from pgbackup.restore.listing import folders as list_folders
 from pgbackup.restore.reach import verdict_of
 from pgbackup.rotate.segments import SegmentFiles, read_wal
 
@@ -67,7 +67,8 @@ def read_contents(site: Site, cluster: str, store: Store) -> Contents:
 
     Raises UnavailableError when one of both is down.
     """
-    folders = {str(one.backup_id): one for one in _folders(store, cluster)}
+    listed = (one for kind in Kind for one in list_folders(store, kind, cluster))
+    folders = {str(backup_id): Folder(backup_id, objects) for backup_id, objects in listed}
     objects = tuple(store.list(f"wal/{cluster}/"))
     newest = max((one.modified for one in (*objects, *(o for f in folders.values() for o in f.objects))), default=None)
     seen = min(site.clock(), newest) if newest else site.clock()
@@ -86,18 +87,6 @@ def read_contents(site: Site, cluster: str, store: Store) -> Contents:
     _refuse_lost(store, known, folders)
     wal = tuple(read_wal(store, objects, reading.problems, locked=reading.locked))
     return Contents(folders, tuple(reading.backups), tuple(reading.remains), wal, tuple(reading.problems), seen)
-
-
-def _folders(store: Store, cluster: str) -> Iterator[Folder]:
-    for kind in Kind:
-        found = store.list(f"{kind.value}/{cluster}_")
-        for name, objects in itertools.groupby(found, key=lambda one: one.key.split("/")[1]):
-            try:
-                backup_id = BackupId.parse(name)
-            except ConfigurationError:
-                continue
-            if backup_id.cluster == cluster and backup_id.kind is kind:
-                yield Folder(backup_id, tuple(objects))
 
 
 def _refuse_lost(store: Store, known: Mapping[str, Backup], folders: Collection[str]) -> None:
