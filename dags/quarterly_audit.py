@@ -10,7 +10,8 @@ changed**, and no data are downloaded: the beginning of each object is read.
 - *A folder*: modes 0700 and 0600, owners, links and mounts. *A bucket*: versions, object lock as configured, public
   access, encryption at rest, what the credentials can do besides.
 
-Each task's log, and the mail, show the findings as a table with what to do about each. *failure* makes the task red;
+Each task's log, its report (in `.reports` of the local repository, and on the Recovery page) and the mail show the
+findings as a table with what to do about each. *failure* makes the task red;
 *warning* and *unknown* (the storage does not tell) do not.
 
 **Red?** Mend what the table says, then clear the task, or run `pgbackup audit`. *The repository can be read* failed:

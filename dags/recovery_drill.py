@@ -10,6 +10,7 @@ lost, and removes everything. **Production is not touched.** Quarterly, and by h
 
 **Green**: every item holds, within the objectives. **Red**: a scenario failed; the others ran all the same. The mail
 says which item, why, and what to do: count on no recovery of that kind until it is repaired. Then run it again.
+The report is kept in `.reports` of the local repository; the Recovery page shows it.
 `pgbackup drill list` shows all drills; `wal_watch` tells when none was done for too long.
 """
 

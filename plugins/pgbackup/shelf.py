@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pgbackup.domain.errors import RefusedError, UnavailableError
 from pgbackup.domain.settings import Settings
+from pgbackup.scratch import make_private
 
 _NAME = re.compile(r"(\d{8}_\d{6})-([a-z][a-z0-9_-]{0,80})", re.ASCII)
 _STAMP = "%Y%m%d_%H%M%S"
@@ -38,7 +39,7 @@ def keep_report(
     stem = f"{at:{_STAMP}}-{procedure}"
     files: Mapping[str, bytes] = {"json": numbers, "html": html.encode(), "md": text.encode()}
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(folder)
         for suffix, content in files.items():
             if content:
                 _write(folder / f"{stem}.{suffix}", content)

@@ -92,4 +92,4 @@ class Mailbox:
     ) -> AuthResult:
         success = given == LoginPassword(LOGIN.encode(), self.password.encode())
         self.refused += not success
-        return AuthResult(success=success)
+        return AuthResult(success=success, handled=False)  # the server answers: a client must not wait in vain

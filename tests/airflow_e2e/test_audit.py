@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pgbackup.audit import MACHINE, names
+from pgbackup.shelf import kept_reports
 from tests.airflow_e2e.rest import Run
 from tests.airflow_e2e.stack import BRANCH, CONTACT, REGIONS, Stack
 
@@ -43,6 +44,10 @@ def test_one_bad_repository_is_red_alone_and_green_when_it_is_mended(stack: Stac
             assert word in text
     for word in (*PLACES, names.CREDENTIALS, "warning", *CONTACT.values()):
         assert word in mail
+    said = {one.procedure: one.headline for one in kept_reports(stack.settings, BRANCH)}
+    for place in PLACES:
+        headline = said[f"quarterly_audit_{place.replace(' ', '_')}"]
+        assert headline.endswith("FAILED" if place == "eu" else "nothing has to be mended"), "its own report"
     folder.chmod(0o700)
     run = stack.rest.finish(f"{BRANCH}_quarterly_audit")
     assert states(run) == dict.fromkeys(PLACES, "success"), run.logs()

@@ -12,6 +12,8 @@ import pytest
 from pgbackup.domain.drill import CHECKLIST, Scenario
 from pgbackup.domain.model import State
 from pgbackup.recover.present import archive_present
+from pgbackup.report.mail import plain
+from pgbackup.shelf import kept_reports, read_report
 from tests.airflow_e2e.backups import damage, proved, take
 from tests.airflow_e2e.conftest import Backups, Night
 from tests.airflow_e2e.rest import eventually
@@ -51,7 +53,9 @@ def test_a_drill_that_holds_is_green_and_its_report_is_mailed(stack: Stack, nigh
     assert all(one.finished_at <= later.started_at for one, later in pairwise(ordered))
     mail = stack.wait_for_mail(run, "recovery drill", "recovered")
     report = run.log(run.tasks()["report"])
-    for text in (mail, report):
+    kept = kept_reports(stack.settings, "streamflix")
+    (name,) = [one.name for one in kept if one.procedure == "recovery_drill" and "recovered" in one.headline]
+    for text in (mail, report, plain(read_report(stack.settings, "streamflix", name))):
         for word in (night.full, *CHECKLIST, "RTO", "4:00:00 allowed", "1:00:00 allowed", *CONTACT.values()):
             assert word in text
     assert left_behind(stack) == []
@@ -82,6 +86,8 @@ def test_a_damaged_backup_makes_it_red_raises_an_alert_and_hides_no_other_scenar
     text = stack.wait_for_mail(run, "recovery drill", "FAILED full")
     for word in (bad, name, "Backup file accessible", "count on no recovery of this kind", *CONTACT.values()):
         assert word in text
+    kept = [one for one in kept_reports(stack.settings, "library") if one.procedure == "recovery_drill"]
+    assert "FAILED full" in kept[0].headline, "of what failed there is a report, too"
     assert left_behind(stack) == []
 
 

@@ -34,7 +34,7 @@ MIDDLE = {"catalog", "store", "stream", "postgres"}
 TABLE: dict[str, set[str]] = {
     "domain": set(),
     "scratch": set(),
-    "shelf": {"domain"},
+    "shelf": {"domain", "scratch"},
     **{name: {"domain", "scratch"} for name in MIDDLE},
     "restore": {"domain", *MIDDLE},
     "capture": {"domain", "restore", "scratch", *MIDDLE},

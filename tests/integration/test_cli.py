@@ -249,6 +249,11 @@ def test_status_says_what_the_page_says_and_exit_0_is_well(shell: Shell) -> None
     assert [one["id"] for one in document["backups"]] == [backup_id]
     assert shell.run("status", "--cluster", "nobody").returncode == 2
 
+    shell.change(catalog={"service": "nowhere"})
+    silent = shell.run("status")
+    assert (silent.returncode, silent.stdout) == (3, "")
+    assert "HINT" in silent.stderr
+
 
 def test_drills_are_done_and_listed_and_one_that_fails_is_exit_1(shell: Shell) -> None:
     failed = shell.run("drill", "run", "--scenario", "table")

@@ -65,6 +65,7 @@ def test_what_is_verified_watched_and_reachable_is_good() -> None:
             "nothing can be recovered to",
         ),
         ({"now": NOW + timedelta(hours=2)}, "more would be lost"),
+        ({"now": NOW - timedelta(hours=3)}, "clocks differ"),
     ],
 )
 def test_each_fault_is_a_problem_by_name(worse: dict[str, object], name: str) -> None:

@@ -88,6 +88,7 @@ class Sessions:
     def _session(self) -> Iterator[psycopg.Connection[DictRow]]:
         with _explained(), self._connect() as connection:
             connection.row_factory = dict_row
+            connection.execute("SET timezone = 'UTC'")  # moments are printed as they come, whatever the server's zone
             yield connection
 
 

@@ -17,6 +17,8 @@ from pgbackup.domain.settings import Contact, Objectives
 
 _SILENT = timedelta(minutes=30)
 """After so long without a look at it, what was seen is no longer what is."""
+_AHEAD = timedelta(minutes=1)
+"""Commits so far in the future tell of clocks that differ: then nobody knows what would be lost."""
 _DRILLS = 40
 
 
@@ -191,6 +193,10 @@ def _problems(seen: Summary, refusal: str) -> Iterator[Problem]:
         detail = f"the newest moment that is known to be reachable is {seen.loss_seconds:.0f} s ago"
         hint = f"{seen.rpo_seconds:.0f} s are allowed: look at the receiver, and at {cluster}_wal_watch"
         yield Problem("more would be lost than the objective allows", detail, hint, seen.latest)
+    if seen.latest is not None and seen.latest - seen.at > _AHEAD:
+        detail = f"the newest commit in the archive is {(seen.latest - seen.at).total_seconds():.0f} s in the future"
+        hint = "set the clocks of the server and of Airflow's machine; until then more may be lost than is shown"
+        yield Problem("clocks differ", detail, hint, None)
     if seen.predicted_seconds is not None and seen.predicted_seconds > seen.rto_seconds:
         detail = f"{seen.predicted_seconds:.0f} s are predicted, {seen.rto_seconds:.0f} s allowed"
         hint = "a newer base or block incremental shortens it"
