@@ -9,13 +9,13 @@ PAGE = ROOT / "docs" / "licences.md"
 _HEAD = """\
 # Licences
 
-Ours is [Apache-2.0](../LICENSE). Nothing below is part of this repository: `make venv` or pip installs it. What the engine
-and its command line need is marked; the rest comes with Airflow. Licences are as the packages state them. This page is
-generated: `make licences`.
+Ours is [Apache-2.0](../LICENSE). Nothing below is part of this repository: `make venv` or pip installs it. What the
+engine and its command line need is marked; the rest comes with Airflow. Licences are as the packages state them. This
+page is generated: `make licences`.
 
 Called as programs, under their own licences: PostgreSQL (PostgreSQL), GnuPG, tar and coreutils (GPL-3.0-or-later), zstd
-(BSD-3-Clause or GPL-2.0), util-linux (GPL-2.0-or-later). What only tests and the demo install is in pyproject.toml (`dev`,
-`browser`) and requirements-postgres.txt.
+(BSD-3-Clause or GPL-2.0), util-linux (GPL-2.0-or-later). What only tests and the demo install is in pyproject.toml
+(`dev`, `browser`) and requirements-postgres.txt.
 
 | package | version | licence | for |
 |---|---|---|---|

@@ -63,7 +63,14 @@ def test_the_quick_start_ends_with_every_row(desk: Path) -> None:
     # Output goes to a file: a server that were left running would keep a pipe open.
     with (desk / "said").open("w+") as said:
         process = subprocess.Popen(
-            ["sh"], cwd=desk, env=env, stdin=subprocess.PIPE, stdout=said, stderr=said, text=True, start_new_session=True
+            ["sh"],
+            cwd=desk,
+            env=env,
+            stdin=subprocess.PIPE,
+            stdout=said,
+            stderr=said,
+            text=True,
+            start_new_session=True,
         )
         try:
             process.communicate(script, timeout=240)
