@@ -15,7 +15,7 @@ LOCK        := uv pip compile -q --universal --python-version 3.11 --no-emit-ind
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv postgres lint test test-regions test-recovery test-airflow test-browser test-chaos test-proof test-matrix demo drill status down bench bench-physical schema screenshots lock clean prerequisites
+.PHONY: help venv postgres lint test test-regions test-recovery test-airflow test-browser test-chaos test-proof test-matrix demo drill status down bench bench-physical schema licences screenshots lock clean prerequisites
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -95,6 +95,9 @@ bench-physical: venv postgres-15 postgres-18 ## the physical chain against pgBac
 schema: venv ## write again what is made of the settings: their JSON schema, docs/configuration.md
 	$(PY) -c "from pgbackup.domain.schema import settings_schema; print(settings_schema(), end='')" > include/config/protocol.schema.json
 	$(PY) -m docs.reference
+
+licences: venv ## write docs/licences.md again, from what is installed
+	$(PY) -m docs.licences
 
 screenshots: venv $(VENV)/.browser ## the pictures in docs/images, from the running demo (needs Chromium)
 	@$(PY) -m docs.screenshots

@@ -27,6 +27,34 @@ all in place, [protocol.schema.json](../include/config/protocol.schema.json) is 
 `pgbackup doctor` reads the file and tries what it names. Durations: a number and one of s, min, h, d, w; sizes: a
 number and one of kB, MB, GB, TB. This page is generated: `make schema`.
 """
+_NEW_BASE = "save what is missing from the server's `pg_wal`; then trigger `full_backup`"
+_RECEIVER = "`pgbackup wal status`, the receiver's log; start its service"
+_ARCHIVER = "the server's log, `pg_stat_archiver`: a full disk, a key, a conflict"
+_ACTIONS = {
+    names.SERVER: "is it up; can the worker reach it; did its password change? `pgbackup doctor`",
+    names.CATALOG: "start its server; if it is lost: a new database, and `pgbackup catalog rebuild`",
+    names.ARCHIVE: "is the repository mounted and readable? `pgbackup doctor`",
+    names.CONTINUITY: _NEW_BASE,
+    names.CONFLICTS: "find the second server that writes there (an old primary, a copy), stop it; then `full_backup`",
+    names.SLOT: f"{_NEW_BASE}; a lost slot: drop it, `pgbackup wal create-slot`, start the receiver",
+    names.RECEIVER: _RECEIVER,
+    names.ARCHIVER: _ARCHIVER,
+    names.RETAINED: f"{_RECEIVER}; where it cannot run, drop the slot: that costs continuity, not the server",
+    names.LAG: f"{_RECEIVER}; with archive_command: {_ARCHIVER}",
+    names.RPO: "the same; with archive_command set `archive_timeout`",
+    names.BACKUP: "the last runs of `full_backup` and `verify_backup`; trigger the first one again",
+    names.DRILL: "trigger `recovery_drill`, or `pgbackup drill run`",
+    names.KEYS: "extend the key and export it again, or replace it; then `pgbackup keys add`",
+    names.SIZE: "smaller: is data missing? `pgbackup hold add` an older one; larger: `pgbackup review weekly`",
+    names.DURATION: "the task's log: rates of each stage; locks (`pg_locks`), a slow disk, a busy server",
+    names.VERDICT: "`pgbackup show ID`; a rejected one: trigger `full_backup`; a damaged copy: copy it back (below)",
+    names.SPACE: "`pgbackup plan-rotation` says what stays and why; a larger disk, or a shorter `retention`",
+    names.MAIL: "the mail server, or the connection; what is kept is sent by the next watch",
+    names.FINISHED: "the log of `wal_watch`; is it paused, is the scheduler down?",
+    names.wal_in("…"): "the log of `copy_wal`; `pgbackup copy` goes on where it stopped",
+    names.backups_in("…"): "the `copy` task of the last backup; `pgbackup copy`",
+}
+"""In short; the log and the mail say it for the case at hand. A finding without one is an error."""
 _UNITS = {"d": timedelta(days=1), "h": timedelta(hours=1), "min": timedelta(minutes=1), "s": timedelta(seconds=1)}
 _SIZES = {"GB": 1 << 30, "MB": 1 << 20, "kB": 1 << 10}
 
@@ -39,8 +67,9 @@ def reference() -> str:
 def operations() -> str:
     """Return the operations guide with the table of today's findings."""
     known = [value for name, value in vars(names).items() if name.isupper() and name[0] != "_"]
-    rows = [f"| {name} | {meaning(name)} |" for name in (*known, names.wal_in("…"), names.backups_in("…"))]
-    table = "\n".join(["| has to hold | when it does not |", "|---|---|", *rows, ""])
+    named = (*known, names.wal_in("…"), names.backups_in("…"))
+    rows = [f"| {name} | {meaning(name)} | {_ACTIONS[name]} |" for name in named]
+    table = "\n".join(["| has to hold | when it does not | what to do |", "|---|---|---|", *rows, ""])
     return _TABLE.sub(lambda _: table, OPERATIONS.read_text(encoding="utf-8"))
 
 
