@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from airflow.providers.smtp.notifications.smtp import SmtpNotifier
 from airflow.sdk import DAG, Asset, BaseNotifier, CronTriggerTimetable
 from airflow.sdk.definitions.callback import AsyncCallback
 from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
+from airflow.sdk.definitions.param import ParamsDict
 
-from pgbackup.assembly import load_settings
+from pgbackup.assembly import config_path, load_settings
 from pgbackup.domain.settings import Settings
 from pgbackup_airflow.channels import channels
 from pgbackup_airflow.failures import RETRY_POLICY
@@ -28,8 +32,18 @@ DEFAULT_ARGS: dict[str, Any] = {
 
 
 def settings() -> Settings:
-    """The configuration; a DAG file without one, or with a wrong one, becomes an import error that says what to do."""
-    found = load_settings()
+    """The configuration; a DAG file without one, or with a wrong one, becomes an import error that says what to do.
+
+    Read once, and again when the file has changed: a DAG file asks for it with every cluster.
+    """
+    path = config_path()
+    version = path.stat() if path.exists() else None
+    return _read(path, (version.st_ino, version.st_mtime_ns, version.st_size) if version else None)
+
+
+@lru_cache(maxsize=1)
+def _read(path: Path, version: tuple[int, ...] | None) -> Settings:  # noqa: ARG001 - what tells one reading from another
+    found = load_settings(path)
     channels(found)
     return found
 
@@ -39,6 +53,7 @@ def backup_asset(cluster: str, kind: str) -> Asset:
     return Asset(name=f"pgbackup/{cluster}/{kind}", uri=f"x-pgbackup://{cluster}/{kind}", group="pgbackup")
 
 
+@contextmanager
 def protocol_dag(
     procedure: str,
     cluster: str,
@@ -50,15 +65,15 @@ def protocol_dag(
     timeout: timedelta | None = None,
     notifier: Callable[..., BaseNotifier] = MailNotifier,
     deadlines: Sequence[DeadlineAlert] = (),
-) -> DAG:
-    """Make one cluster's DAG of a procedure.
+) -> Iterator[DAG]:
+    """Make one cluster's DAG of a procedure, around its tasks.
 
     Never paused when new, nothing in the past (it would fire on unpause), one run at a time, ended after ``timeout``;
     without a ``schedule`` it is triggered by people alone. The ``notifier`` hears of every run's end (a mail each), and
     a mail is sent when a run takes longer than ``due``.
     """
     title = procedure.replace("_", " ")
-    return DAG(
+    with DAG(
         f"{cluster}_{procedure}",
         # A plain cron text would run the last time that has just passed as soon as the DAG is new.
         schedule=CronTriggerTimetable(schedule, timezone="UTC", run_immediately=timedelta(0)) if schedule else None,
@@ -67,7 +82,6 @@ def protocol_dag(
         max_active_runs=1,
         is_paused_upon_creation=False,
         default_args=DEFAULT_ARGS,
-        params=dict(params or {}),
         tags=["pgbackup", cluster, procedure],
         description=f"{title} of {cluster}",
         doc_md=(doc or "").replace("<cluster>", cluster),
@@ -75,7 +89,10 @@ def protocol_dag(
         on_success_callback=notifier(cluster=cluster, procedure=title, succeeded=True),
         on_failure_callback=notifier(cluster=cluster, procedure=title, succeeded=False),
         deadline=[*_deadlines(cluster, title, due), *deadlines],
-    )
+    ) as dag:
+        yield dag
+    # Behind the tasks: each of them would keep, check and serialize a copy. What a run is given reaches them all the same.
+    dag.params = ParamsDict(params)
 
 
 def _deadlines(cluster: str, title: str, due: timedelta | None) -> list[DeadlineAlert]:
