@@ -1,7 +1,7 @@
 """How long Airflow's DAG processor takes for each DAG file: python -m bench.parse [clusters] (100) [rounds] (5).
 
 A fresh process a file and round, as the DAG processor forks one: what it has imported itself is imported before the
-clock starts, everything of ours and of the providers is not. On a machine with other work the processor's seconds count.
+clock starts, everything of ours and of the providers is not. On a busy machine the processor's seconds count.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def document(clusters: int) -> dict[str, Any]:
-    """A configuration as a fleet has one: two repositories, a queue for each four clusters, a little of each section."""
+    """A configuration as a fleet has one: two repositories, a little of each section."""
 
     def cluster(number: int) -> dict[str, Any]:
         name = f"cluster{number:03}"

@@ -91,7 +91,7 @@ def protocol_dag(
         deadline=[*_deadlines(cluster, title, due), *deadlines],
     ) as dag:
         yield dag
-    # Behind the tasks: each of them would keep, check and serialize a copy. What a run is given reaches them all the same.
+    # Behind the tasks: each would keep, check and serialize a copy. What a run is given reaches them all the same.
     dag.params = ParamsDict(params)
 
 
