@@ -237,11 +237,16 @@ def wait_for_watch_mail(stack: Stack, *words: str) -> str:
     return text
 
 
+def kept(stack: Stack, finding: str) -> bool:
+    return any(finding in one.message.html for one in stack.site().catalog.unsent())
+
+
 def test_the_watch_tells_each_change_once_and_later_what_it_could_not_send(stack: Stack) -> None:
     password, stack.mailbox.password = stack.mailbox.password, "changed by somebody"
     try:
         unheard = watch(stack)
         eventually(lambda: stack.mailbox.refused, "a mail that is refused")
+        eventually(lambda: kept(stack, names.SLOT), "a mail that is kept after the last try")
     finally:
         stack.mailbox.password = password
     assert unheard.state == "failed"
