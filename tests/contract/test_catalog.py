@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg import sql
 from tests.support.manifests import MOMENT, manifest
 from tests.support.source import ROOT, Source
 
@@ -581,6 +582,59 @@ def test_catalogs_that_open_at_once_migrate_once(catalog_dsn: str) -> None:
     for thread in threads:
         thread.join()
     assert sorted(map(len, applied)) == [0] * 5 + [len(migrations())]
+
+
+@pytest.mark.parametrize("version", list(migrations()))
+def test_what_an_earlier_version_wrote_is_read(catalog: PostgresCatalog, catalog_dsn: str, version: int) -> None:
+    """What today's code wrote is put into the tables of an earlier version, as far as that one had its columns."""
+    fill(catalog)
+    wrote = answers(catalog)[:version]
+    with psycopg.connect(catalog_dsn) as connection:
+        connection.execute("CREATE SCHEMA earlier; SET search_path = earlier; SET session_replication_role = replica")
+        connection.execute("CREATE TABLE schema_version (LIKE public.schema_version INCLUDING ALL)")
+        for number, (_, text) in sorted(migrations().items())[:version]:
+            connection.execute(text)
+            connection.execute("INSERT INTO schema_version (version) VALUES (%s)", (number,))
+        columns = connection.execute(
+            "SELECT table_name, string_agg(quote_ident(column_name), ', ') FROM information_schema.columns"
+            " WHERE table_schema = 'earlier' AND table_name <> 'schema_version' GROUP BY 1"
+        ).fetchall()
+        for table, names in columns:
+            copied = sql.SQL("INSERT INTO {t} ({n}) OVERRIDING SYSTEM VALUE SELECT {n} FROM public.{t}")
+            connection.execute(copied.format(t=sql.Identifier(table), n=sql.SQL(names)))
+        connection.execute("DROP SCHEMA public CASCADE; ALTER SCHEMA earlier RENAME TO public")
+    later = PostgresCatalog(lambda: psycopg.connect(catalog_dsn, autocommit=True))
+    assert len(later.migrate()) == len(migrations()) - version
+    assert answers(later)[:version] == wrote
+    assert all(wrote)
+
+
+def fill(catalog: PostgresCatalog) -> None:
+    """Write something of everything, in the order of the migrations."""
+    backup_id = capture(catalog)
+    attempt = catalog.begin_verification(backup_id, repository="local", owner="o", now=MOMENT)
+    catalog.found(backup_id, repository="local", attempt=attempt, step="s", findings=(Finding("f", True, 0.5, "d"),))
+    catalog.conclude(backup_id, repository="local", attempt=attempt, verdict=Verdict.VERIFIED, reason="", now=DONE)
+    catalog.saw("streamflix", (Finding("archive", False, 0.0, "d", "h"),), owner="o", now=MOMENT)
+    catalog.measured("streamflix", "local", Measurement("fetch", 10, 1.5, MOMENT))
+    catalog.drilled(drilled(Scenario.FULL))
+    catalog.wal_copied("streamflix", "eu", whole_at=MOMENT, missing=0, error="", now=DONE)
+    catalog.looked(Prospect("streamflix", MOMENT, (Reachable(1, MOMENT, DONE),), (), (), (), 7, 1.5, ""))
+    catalog.gauged("streamflix", (sample("pgbackup_rpo_seconds", 1.0, cluster="streamflix"),), now=MOMENT)
+
+
+def answers(catalog: PostgresCatalog) -> list[object]:
+    """What each version can answer more than the one before."""
+    backups = catalog.backups()
+    return [
+        [*backups, *(found for one in backups for found in catalog.verifications(one.id))],
+        catalog.watched("streamflix"),
+        catalog.measurements("streamflix", "local"),
+        catalog.drills("streamflix"),
+        catalog.wal_copies("streamflix"),
+        catalog.prospect("streamflix"),
+        catalog.gauges("streamflix"),
+    ]
 
 
 def test_a_catalog_of_a_newer_version_is_refused(catalog: PostgresCatalog, catalog_dsn: str) -> None:
