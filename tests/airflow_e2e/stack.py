@@ -226,14 +226,14 @@ class Stack:
         """Where a component's output goes."""
         return self.logs / f"{'-'.join(arguments[:2])}.log"
 
-    def _start(self, *arguments: str, log: Path | None = None) -> subprocess.Popen[bytes]:
+    def _start(self, *arguments: str, log: Path | None = None, **environment: str) -> subprocess.Popen[bytes]:
         """Start a component that dies with these tests. To be called by the main thread, which outlives them all."""
         airflow = Path(sys.executable).with_name("airflow")
         dying = ["setpriv", "--pdeathsig", "TERM", "--"] if shutil.which("setpriv") else []
         with (log or self._log(*arguments)).open("ab") as output:
             return subprocess.Popen(
                 [*dying, str(airflow), *arguments],
-                env=self._environment(),
+                env={**self._environment(), **environment},
                 cwd=self.home,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
