@@ -46,7 +46,7 @@ class EdgeStack(FleetStack):
             "AIRFLOW__CELERY__RESULT_BACKEND": "",
         }
         options = ("--queues", QUEUES["library"], "--edge-hostname", "database-host", "--concurrency", "2")
-        self._start("edge", "worker", *options, **environment)
+        self.workers["edge"] = self._start("edge", "worker", *options, **environment)
 
     def stop(self) -> None:
         super().stop()
