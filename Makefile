@@ -15,7 +15,7 @@ LOCK        := uv pip compile -q --universal --python-version 3.11 --no-emit-ind
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv postgres lint test test-regions test-recovery test-airflow test-browser test-chaos test-proof test-matrix demo drill status down bench bench-physical schema licences screenshots lock clean prerequisites
+.PHONY: help venv postgres lint test test-regions test-recovery test-airflow test-browser test-fleet test-chaos test-proof test-matrix demo drill status down bench bench-fleet bench-physical schema licences screenshots lock clean prerequisites
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -61,6 +61,10 @@ test-recovery: venv postgres ## tables, databases, servers, disasters, drills, t
 test-airflow: venv postgres ## the DAGs, run by a real scheduler, with real mail
 	$(PY) -m pytest tests/airflow_e2e
 
+test-fleet: venv postgres ## workers behind a broker: lost, silent, full; the broker and the scheduler restarted
+	@command -v redis-server >/dev/null || { echo "a broker is needed: apt-get install redis-server" >&2; exit 3; }
+	$(PY) -m pytest tests/fleet
+
 test-browser: venv postgres $(VENV)/.browser ## the Recovery page, in Chromium, on a real Airflow
 	$(PY) -m pytest tests/browser
 
@@ -88,6 +92,9 @@ down: ## stop the demo; its data stays in .demo
 
 bench: venv postgres ## ours against the protocol's pg_dump, on 2 GB
 	$(PY) -m bench.full_backup
+
+bench-fleet: venv postgres ## a night of 50 clusters on Celery workers (half an hour; needs redis-server)
+	$(PY) -m bench.fleet
 
 bench-physical: venv postgres-15 postgres-18 ## the physical chain against pgBackRest and Barman (20 minutes)
 	$(PY) -m bench.physical

@@ -1,7 +1,7 @@
 """How long Airflow's DAG processor takes for each DAG file: python -m bench.parse [clusters] (100) [rounds] (5).
 
 A fresh process a file and round, as the DAG processor forks one: what it has imported itself is imported before the
-clock starts, everything of ours and of the providers is not. On a busy machine the processor's seconds count.
+clock starts, everything of ours and of the providers is not. On a busy machine look at the processor's seconds.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def document(clusters: int) -> dict[str, Any]:
-    """A configuration as a fleet has one: two repositories, a little of each section."""
+    """A configuration as a fleet has one: two repositories, a queue for each four clusters, a bit of each section."""
 
     def cluster(number: int) -> dict[str, Any]:
         name = f"cluster{number:03}"
         return {
             "connection": {"airflow_conn_id": name, "service": name},
+            "queue": f"host{number // 4:02}",
             "full_backup": {"schedule": f"{number % 60} {2 + number // 60 % 3} * * *", "due": "2h"},
             "wal": {"slot": "pgbackup", "retained": "20GB"},
             "verify_backup": {
@@ -42,6 +43,7 @@ def document(clusters: int) -> dict[str, Any]:
         "catalog": {"airflow_conn_id": "pgbackup_catalog"},
         "encryption": {"enabled": False},
         "mail": {"sender": "backup@example.com", "recipients": ["dba@example.com"]},
+        "capture_pool": "captures",
         "repositories": {name: {"s3": {"bucket": name, "airflow_conn_id": name}} for name in ("eu", "us")},
         "clusters": {f"cluster{number:03}": cluster(number) for number in range(clusters)},
     }

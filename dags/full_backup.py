@@ -23,6 +23,8 @@ for name, cluster in settings().clusters.items():
         "full_backup", name, schedule=cluster.full_backup.schedule, due=cluster.full_backup.due, doc=__doc__
     ):
         preflight = PreflightOperator(task_id="preflight", cluster=name)
-        backup = BackupOperator(task_id="backup", cluster=name, asset=backup_asset(name, "full"))
+        backup = BackupOperator(
+            task_id="backup", cluster=name, asset=backup_asset(name, "full"), pool=settings().capture_pool
+        )
         sheet = SheetOperator(task_id="sheet", cluster=name)
         preflight >> backup >> [queue_verifications(name, backup), *copy_backups(name), sheet]

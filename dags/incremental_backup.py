@@ -25,6 +25,8 @@ for name, cluster in settings().clusters.items():
     options = cluster.incremental_backup
     with protocol_dag("incremental_backup", name, schedule=options.schedule, due=options.due, doc=__doc__):
         preflight = PreflightOperator(task_id="preflight", cluster=name)
-        backup = IncrementalBackupOperator(task_id="backup", cluster=name, asset=backup_asset(name, "incremental"))
+        backup = IncrementalBackupOperator(
+            task_id="backup", cluster=name, asset=backup_asset(name, "incremental"), pool=settings().capture_pool
+        )
         latest = VerifyLatestOperator(task_id="latest", task_display_name="reach latest", cluster=name)
         preflight >> backup >> [queue_verifications(name, backup), *copy_backups(name), latest]

@@ -21,11 +21,15 @@ _NOT_LIBPQ = frozenset({"cursor", "iam", "redshift", "cluster-identifier", "work
 
 
 class PgBackupHook(BaseHook):
-    """Builds the engine's Site for one task; passwords are masked in its log before anything can print them."""
+    """Builds the engine's Site for one task; passwords are masked in its log before anything can print them.
 
-    def __init__(self, *, owner: str) -> None:
+    A cluster's needs the connections of that one alone: it works with a hundred others, and with another's missing.
+    """
+
+    def __init__(self, *, owner: str, cluster: str | None) -> None:
         super().__init__()
         self._owner = owner
+        self._cluster = cluster
         self._secrets: list[str] = []
 
     @cached_property
@@ -39,10 +43,10 @@ class PgBackupHook(BaseHook):
 
     def site(self) -> Site:
         """Build the real parts from Airflow's connections."""
-        connections = [self.settings.catalog, *(cluster.connection for cluster in self.settings.clusters.values())]
-        for connection in connections:
-            self.parameters(connection)
-        for cluster in self.settings.clusters.values():
+        self.parameters(self.settings.catalog)
+        if self._cluster is not None:
+            cluster = self.settings.cluster(self._cluster)
+            self.parameters(cluster.connection)
             if cluster.recovery_connection:
                 with contextlib.suppress(AirflowNotFoundException):  # a backup does without it
                     self.parameters(cluster.recovery_connection)

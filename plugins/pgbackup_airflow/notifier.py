@@ -68,7 +68,7 @@ class ProtocolNotifier(BaseNotifier):
     def notify(self, context: Context) -> None:
         """Tell it by every way that is configured."""
         dag_id, run_id = context["dag"].dag_id, str(context["run_id"])
-        hook = PgBackupHook(owner=f"{dag_id}/{run_id}")
+        hook = PgBackupHook(owner=f"{dag_id}/{run_id}", cluster=self.cluster)
         alarming = self.succeeded is not True
         if any(alarming or one.everything for one in channels(hook.settings)):
             self.tell(context, Notice(self.cluster, dag_id, run_id, hook, alarming))

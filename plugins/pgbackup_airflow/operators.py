@@ -51,7 +51,7 @@ class ProtocolOperator(BaseOperator):
         """Open the Site for one execution; permanent errors fail the task at once."""
         run = context["dag_run"]
         with as_airflow_failures():
-            site = PgBackupHook(owner=f"{run.dag_id}/{run.run_id}").site()
+            site = PgBackupHook(owner=f"{run.dag_id}/{run.run_id}", cluster=self.cluster).site()
             self._runner = site.runner
             name = f"{self.cluster}_{self.task_id}"
             with log_file(site.settings.paths.logs, name, datetime.now(UTC)), contextlib.ExitStack() as stack:

@@ -68,6 +68,7 @@ def protocol_dag(
 ) -> Iterator[DAG]:
     """Make one cluster's DAG of a procedure, around its tasks.
 
+    Every task of it runs where the cluster's files are: in its queue, by its executor.
     Never paused when new, nothing in the past (it would fire on unpause), one run at a time, ended after ``timeout``;
     without a ``schedule`` it is triggered by people alone. The ``notifier`` hears of every run's end (a mail each), and
     a mail is sent when a run takes longer than ``due``.
@@ -81,7 +82,7 @@ def protocol_dag(
         allowed_run_types=None if schedule else ["manual"],  # type: ignore[list-item]
         max_active_runs=1,
         is_paused_upon_creation=False,
-        default_args=DEFAULT_ARGS,
+        default_args=DEFAULT_ARGS | _where(cluster),
         tags=["pgbackup", cluster, procedure],
         description=f"{title} of {cluster}",
         doc_md=(doc or "").replace("<cluster>", cluster),
@@ -93,6 +94,12 @@ def protocol_dag(
         yield dag
     # Behind the tasks: each would keep, check and serialize a copy. What a run is given reaches them all the same.
     dag.params = ParamsDict(params)
+
+
+def _where(cluster: str) -> dict[str, str]:
+    configured = settings().cluster(cluster)
+    place = {"queue": configured.queue, "executor": configured.executor}
+    return {name: value for name, value in place.items() if value is not None}  # Airflow has defaults of its own
 
 
 def _deadlines(cluster: str, title: str, due: timedelta | None) -> list[DeadlineAlert]:

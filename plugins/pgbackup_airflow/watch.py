@@ -111,10 +111,18 @@ class WatchNotifier(ProtocolNotifier):
         # The owner needs no clocks to agree; a callback that comes late finds what a later run saw.
         if any(one.owner == site.owner or (started and one.seen_at > started) for one in finished):
             return watched
-        detail = f"{site.owner} ended before it judged: {context.get('reason')}"
-        finding = Finding(names.FINISHED, False, 0.0, detail, _NOT_JUDGED)
+        finding = Finding(names.FINISHED, False, 0.0, *self._unfinished(site, context))
         site.catalog.saw(self.cluster, (finding,), owner=site.owner, now=site.clock())
         return site.catalog.watched(self.cluster)
+
+    def _unfinished(self, site: Site, context: Context) -> tuple[str, str]:
+        """Return why a run ended before it judged, and what to do: when no worker took its task, no host is known."""
+        task: Any = context.get("ti")
+        if task is None or task.hostname:
+            return f"{site.owner} ended before it judged: {context.get('reason')}", _NOT_JUDGED
+        detail = f"no worker took the task of {site.owner} from queue {task.queue!r}: {context.get('reason')}"
+        hint = f"nothing of {self.cluster} runs: start a worker of queue {task.queue!r}, or give more slots to those"
+        return detail, f"{hint} that are busy (docs/fleet.md)"
 
     def _silent(self, site: Site, error: PgBackupError) -> Watched:
         """Say that the catalog does not answer: then nobody knows what is new."""

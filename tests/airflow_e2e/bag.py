@@ -23,6 +23,8 @@ class Task:
     id: str
     owner: str
     pool: str
+    queue: str
+    executor: str | None
     retries: int
     has_retry_policy: bool
     trigger_rule: str
@@ -146,6 +148,8 @@ def _task(task: Any) -> Task:
         id=task.task_id,
         owner=task.owner,
         pool=task.pool,
+        queue=task.queue,
+        executor=task.executor,
         retries=task.retries,
         has_retry_policy=task.retry_policy is not None,
         trigger_rule=str(task.trigger_rule.value),

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import yaml
@@ -85,6 +85,8 @@ class Stack:
     ``streamflix`` is what the protocol says; of ``library`` only the small database of that name is dumped, and its
     backups are late after a second. A third one, ``branch``, has a server of its own, which may be lost.
     """
+
+    local_settings = LOCAL_SETTINGS
 
     def __init__(
         self,
@@ -177,7 +179,7 @@ class Stack:
 
     def migrate(self) -> subprocess.Popen[bytes]:
         """Start to make Airflow's schema."""
-        (self.airflow / "config" / "airflow_local_settings.py").write_text(LOCAL_SETTINGS)
+        (self.airflow / "config" / "airflow_local_settings.py").write_text(self.local_settings)
         (self.airflow / "passwords.json").write_text(json.dumps({name: self.passwords[name] for name in USERS}))
         (self.home / "protocol.yaml").write_text(yaml.safe_dump(self._protocol()))
         return self._start("db", "migrate")
@@ -224,17 +226,17 @@ class Stack:
         """Where a component's output goes."""
         return self.logs / f"{'-'.join(arguments[:2])}.log"
 
-    def _start(self, *arguments: str) -> subprocess.Popen[bytes]:
+    def _start(self, *arguments: str, log: Path | None = None, **environment: str) -> subprocess.Popen[bytes]:
         """Start a component that dies with these tests. To be called by the main thread, which outlives them all."""
         airflow = Path(sys.executable).with_name("airflow")
         dying = ["setpriv", "--pdeathsig", "TERM", "--"] if shutil.which("setpriv") else []
-        with self._log(*arguments).open("wb") as log:
+        with (log or self._log(*arguments)).open("ab") as output:
             return subprocess.Popen(
                 [*dying, str(airflow), *arguments],
-                env=self._environment(),
+                env={**self._environment(), **environment},
                 cwd=self.home,
                 stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
@@ -421,8 +423,11 @@ class Stack:
         }
 
 
+StackT = TypeVar("StackT", bound=Stack)
+
+
 @contextlib.contextmanager
-def running_stack() -> Iterator[Stack]:
+def running_stack(kind: type[StackT] = Stack) -> Iterator[StackT]:  # type: ignore[assignment]
     """Start everything; on the way out, leave nothing."""
     with contextlib.ExitStack() as cleanup:
         home = Path(tempfile.mkdtemp(prefix="e2e", dir="/tmp"))
@@ -443,7 +448,7 @@ def running_stack() -> Iterator[Stack]:
         for ear in ears:
             ear.start()
             cleanup.callback(ear.stop)
-        stack = Stack(home, ops, protected, branch, mailbox, region, *ears)
+        stack = kind(home, ops, protected, branch, mailbox, region, *ears)
         for way in stack.ways.values():
             cleanup.callback(way.close)
         cleanup.callback(stack.stop)

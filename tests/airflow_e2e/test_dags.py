@@ -77,6 +77,18 @@ SCHEDULES: dict[str, str | None] = {
     "streamflix_disaster_recovery": None,
     "library_disaster_recovery": None,
 }
+FLEET: dict[str, Any] = {
+    **DOCUMENT,
+    "capture_pool": "captures",
+    "clusters": {
+        f"c{number}": {
+            "connection": {"airflow_conn_id": f"c{number}"},
+            "queue": f"host{number % 7}",
+            "executor": "LocalExecutor" if number % 2 else None,
+        }
+        for number in range(100)
+    },
+}
 HTTP = "airflow.providers.http.notifications.http.HttpNotifier"
 # Everything that the rules forbid; Airflow itself refuses fail_fast together with all_done.
 FORBIDDEN = """
@@ -185,6 +197,8 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str]
     absent = {**DOCUMENT, "notifiers": [{"class": "airflow.providers.pager.PagerNotifier"}]}
     mute = {**DOCUMENT, "notifiers": [{"class": HTTP, "arguments": {"json": {"text": "a backup failed"}}}]}
     misspelt = {**DOCUMENT, "clusters": {"streamflix": {**DOCUMENT["clusters"]["streamflix"], "full_bakup": {}}}}
+    elsewhere = {"library": {**DOCUMENT["clusters"]["library"], "executor": "EdgeExecutor"}}
+    unknown = {**DOCUMENT, "clusters": {**DOCUMENT["clusters"], **elsewhere}}
     bad_dags = folder / "bad_dags"
     bad_dags.mkdir()
     written(bad_dags, "bad.py", FORBIDDEN)
@@ -192,8 +206,10 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str]
     shutil.copytree(ROOT / "plugins", unguarded, ignore=shutil.ignore_patterns(*LEFT_OUT))
     questions: dict[str, dict[str, Path]] = {
         "dags": {"config": good},
+        "dags of a fleet": {"config": written(folder, "fleet.yaml", FLEET)},
         "dags without configuration": {},
         "dags with a misspelt key": {"config": written(folder, "misspelt.yaml", misspelt)},
+        "dags with an unknown executor": {"config": written(folder, "unknown.yaml", unknown)},
         "dags with a notifier that is not installed": {"config": written(folder, "absent.yaml", absent)},
         "dags with a notifier that says nothing": {"config": written(folder, "mute.yaml", mute)},
         "dags that break the rules": {"dags": bad_dags},
@@ -228,6 +244,32 @@ def test_the_rules_see_what_they_forbid(answers: Callable[[str], Any]) -> None:
     found = [broken for dag in bag.dags for broken in broken_rules(dag)]
     for name in (*DAG_RULES, *TASK_RULES):
         assert any(broken.endswith(name) for broken in found), name
+
+
+def test_a_fleet_has_all_dags_of_each_cluster_and_each_runs_where_its_files_are(
+    answers: Callable[[str], Any],
+) -> None:
+    bag = Bag.of(answers("dags of a fleet"))
+    assert bag.import_errors == {}
+    procedures = {dag_id.removeprefix("library_") for dag_id in SCHEDULES if dag_id.startswith("library_")}
+    wanted = {f"{name}_{procedure}": cluster for name, cluster in FLEET["clusters"].items() for procedure in procedures}
+    assert len(bag.dags) == len(wanted)
+    tasks = {dag.id: {(task.queue, task.executor) for task in dag.tasks} for dag in bag.dags}
+    assert tasks == {dag_id: {(cluster["queue"], cluster["executor"])} for dag_id, cluster in wanted.items()}
+
+
+def test_captures_alone_wait_for_the_pool_of_the_fleet(answers: Callable[[str], Any]) -> None:
+    bag = Bag.of(answers("dags of a fleet"))
+    waiting = {(dag.id.partition("_")[2], task.id) for dag in bag.dags for task in dag.tasks if task.pool == "captures"}
+    assert waiting == {("full_backup", "backup"), ("incremental_backup", "backup")}
+    assert {task.pool for dag in bag.dags for task in dag.tasks} == {"captures", "default_pool"}
+
+
+def test_an_executor_that_airflow_does_not_have_costs_no_other_cluster_its_dags(answers: Callable[[str], Any]) -> None:
+    bag = Bag.of(answers("dags with an unknown executor"))
+    assert {dag.id for dag in bag.dags} == {dag_id for dag_id in SCHEDULES if dag_id.startswith("streamflix_")}
+    assert all("'EdgeExecutor', which is not available" in text for text in bag.import_errors.values())
+    assert set(bag.import_errors) == {path.name for path in (ROOT / "dags").glob("*.py")}
 
 
 def test_a_full_backup_that_takes_too_long_raises_an_alert(bag: Bag) -> None:

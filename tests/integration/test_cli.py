@@ -195,6 +195,22 @@ def test_doctor_names_what_is_missing(shell: Shell) -> None:
     assert "repository local" in done.stdout
 
 
+def test_doctor_says_what_the_watch_is_silent_about(shell: Shell) -> None:
+    def last_look() -> dict[str, Any]:
+        checks = json.loads(shell.run("doctor", "--json").stdout)["streamflix"]
+        (found,) = [one for one in checks if one["name"] == names.FINISHED]
+        return dict(found)
+
+    assert (last_look()["ok"], last_look()["detail"]) == (True, "it never ran")
+    catalog = build_site(load_settings(shell.config), service_parameters, owner="test").catalog
+    now = datetime.now(UTC)
+    finished, unserved = Finding(names.FINISHED, True, 0.0), Finding(names.FINISHED, False, 0.0, "no worker", "start")
+    for finding, ago, wanted in ((finished, 2, True), (finished, 25, False), (unserved, 1, False)):
+        catalog.saw("streamflix", [finding], owner="run", now=now - timedelta(minutes=ago))
+        assert last_look()["ok"] is wanted
+    assert (last_look()["detail"], last_look()["hint"]) == ("no worker", "start")
+
+
 def test_watch_answers_without_airflow(shell: Shell) -> None:
     """There is no receiver and no backup: both ways to print it say so, and what to do."""
     done = shell.run("watch", "--json")

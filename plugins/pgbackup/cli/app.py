@@ -43,6 +43,7 @@ from pgbackup.domain.manifest import Manifest
 from pgbackup.domain.model import Finding, Verdict, Verification
 from pgbackup.domain.ports import Site
 from pgbackup.verify import verify
+from pgbackup.watch import last_look
 
 app = typer.Typer(
     help="PostgreSQL backups that count only after they were restored and found equal to their source.",
@@ -191,12 +192,12 @@ def show_backup(
 
 @app.command("doctor")
 def doctor(config: Config = None, cluster: Cluster = None, json: Json = False) -> None:
-    """Check everything that a backup needs: reachability, rights, versions, keys, space, clocks, each repository."""
+    """Check all that a backup needs: reachability, rights, versions, keys, space, clocks, repositories, the watch."""
     findings: dict[str, tuple[Finding, ...]] = {}
     with failures(json=json):
         site = open_site(config)
         for name in [cluster] if cluster else list(site.settings.clusters):
-            findings[name] = preflight(site, name)
+            findings[name] = (*preflight(site, name), last_look(site, name))
         with ThreadPoolExecutor() as pool:  # one that is silent delays no other
             checked = pool.map(check_repository, site.repositories.values())
             findings.update(zip((f"repository {name}" for name in site.repositories), checked, strict=True))

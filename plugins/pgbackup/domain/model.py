@@ -68,6 +68,8 @@ class Finding:
         return not self.ok and self.severity is Severity.FAILURE
 
 
+SILENT = timedelta(minutes=20)
+"""After so long without a look at a cluster, what was seen is no longer what is: four intervals of the watch."""
 _SETTLES = timedelta(minutes=30)
 _LONGEST = timedelta(hours=6)
 

@@ -443,6 +443,10 @@ class Cluster(Section):
     a superuser most simply; default: `connection`, whose role is meant to read only."""
     exclude_databases: tuple[str, ...] = ()
     """Databases that are not dumped; the physical chain holds them all the same."""
+    queue: Annotated[str, Field(pattern=r"[A-Za-z0-9][A-Za-z0-9_.-]{0,255}")] | None = None
+    """The queue of every task of its DAGs, for the workers on the machine that has its files; default: Airflow's."""
+    executor: str | None = None
+    """The executor of every task of its DAGs, among those of Airflow's `[core] executor`; default: the first there."""
     full_backup: FullBackup = FullBackup()
     incremental_backup: IncrementalBackup = IncrementalBackup()
     wal: Wal = Wal()
@@ -514,6 +518,9 @@ class Settings(Section):
     mail: Mail | None = None
     notifiers: tuple[Notifier, ...] = ()
     contacts: tuple[Contact, ...] = ()
+    capture_pool: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    """An Airflow pool, made with `airflow pools set`: each capture takes a slot of it, so that no more of them run at
+    once over all clusters; default: Airflow's default pool."""
     clusters: Annotated[dict[str, Cluster], Field(min_length=1)]
 
     @model_validator(mode="after")

@@ -11,12 +11,10 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from pgbackup.domain.drill import Drill
-from pgbackup.domain.model import Captured, Holding, Kind, Listed, State, WalCopy, Watched
+from pgbackup.domain.model import SILENT, Captured, Holding, Kind, Listed, State, WalCopy, Watched
 from pgbackup.domain.prospect import Prospect
 from pgbackup.domain.settings import Contact, Objectives
 
-_SILENT = timedelta(minutes=30)
-"""After so long without a look at it, what was seen is no longer what is."""
 _AHEAD = timedelta(minutes=1)
 """Commits so far in the future tell of clocks that differ: then nobody knows what would be lost."""
 _DRILLS = 40
@@ -181,8 +179,8 @@ def _summary(
 def _problems(seen: Summary, refusal: str) -> Iterator[Problem]:
     """Yield what is wrong and no finding of the watch can say: it may be old, or missing."""
     cluster = seen.cluster
-    if seen.watched_at is not None and seen.at - seen.watched_at > _SILENT:
-        hint = f"is the DAG {cluster}_wal_watch paused, or the scheduler down?"
+    if seen.watched_at is not None and seen.at - seen.watched_at > SILENT:
+        hint = f"is the DAG {cluster}_wal_watch paused, the scheduler down, or its queue without a worker?"
         yield Problem("the watch is silent", "what is shown may have changed since", hint, seen.watched_at)
     if seen.last_verified is None:
         hint = f"run {cluster}_full_backup; its restore test follows by itself"

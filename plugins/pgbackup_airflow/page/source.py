@@ -31,7 +31,7 @@ class Source:
         version = (path, path.stat().st_mtime_ns if path.exists() else 0)
         with self._lock:
             if self._site is None or version != self._version:
-                hook = PgBackupHook(owner=OWNER)
+                hook = PgBackupHook(owner=OWNER, cluster=None)
                 self._site = build_site(load_settings(path), hook.parameters, owner=OWNER, bucket=hook.bucket)
                 self._version = version
                 self._read.clear()

@@ -128,7 +128,7 @@ def _notify(taken: _Taken) -> Told:
     settings, run = taken.site.settings, taken.context["dag_run"]
     if settings.mail is None and not settings.notifiers:
         return Told("neither mail nor notifier is configured: call the contacts")
-    hook = PgBackupHook(owner=taken.site.owner)
+    hook = PgBackupHook(owner=taken.site.owner, cluster=taken.cluster)
     notice = Notice(taken.cluster, run.dag_id, str(run.run_id), hook, alarming=True)
     subject, _, html = report_on(settings, taken.cluster, run)
     try:
@@ -262,5 +262,5 @@ class ApproveDisasterOperator(ApproveOperator):
 
     def _journal(self, context: Context) -> Journal:
         run: Any = context["dag_run"]
-        settings = PgBackupHook(owner=f"{run.dag_id}/{run.run_id}").settings
+        settings = PgBackupHook(owner=f"{run.dag_id}/{run.run_id}", cluster=None).settings
         return journal_for(settings, self.cluster, run)
