@@ -55,7 +55,8 @@ USER 0:0
 # hadolint ignore=DL3008
 RUN apt-get update \
  && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends redis-server \
- && rm -rf /var/lib/apt/lists/* /var/cache/apt/*
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt/* \
+ && install -d -o 999 -g 999 -m 0700 /data
 COPY --from=programs /opt/local /opt/local
 USER 999:999
 CMD ["/opt/local/bin/weed", "version"]

@@ -56,7 +56,7 @@ metadata:*:*:pgbackup_catalog:$catalog
 EOF
 write redis.conf <<EOF
 requirepass $redis
-dir /var/lib/redis
+dir /data
 appendonly yes
 EOF
 write airflow.cfg <<EOF
