@@ -78,6 +78,16 @@ write s3.json <<EOF
   "actions": ["Admin", "Read", "Write", "List", "Tagging"]}]}
 EOF
 
+for region in eu:eu-central-1 us:us-east-1 ap:ap-south-1; do
+    cat <<EOF
+[profile backups-${region%%:*}]
+aws_access_key_id = $access
+aws_secret_access_key = $secret
+region = ${region#*:}
+endpoint_url = http://region-${region%%:*}:8333
+EOF
+done | write aws.config
+
 tls='"extra": {"sslmode": "verify-full", "sslrootcert": "/etc/pgbackup/server.crt"}'
 airflow_connections() {
     cat <<EOF
