@@ -6,6 +6,7 @@
 Not `airflow jobs check`: that loads all of Airflow for each question.
 """
 
+import contextlib
 import json
 import sys
 import urllib.error
@@ -22,10 +23,8 @@ def component(name: str) -> str:
 
 def server(url: str) -> str:
     """The word healthy when it answers, even with a refusal."""
-    try:
+    with contextlib.suppress(urllib.error.HTTPError):
         urllib.request.urlopen(url, timeout=5).close()
-    except urllib.error.HTTPError:
-        pass
     return "healthy"
 
 

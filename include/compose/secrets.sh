@@ -16,11 +16,9 @@ mkdir -p "$new"
 
 random() { od -An -N 24 -tx1 /dev/urandom | tr -d ' \n'; }
 write() { cat >"$new/$1"; }
-for name in superuser airflow catalog backup app readonly redis admin jwt api passphrase access secret; do
-    eval "$name=$(random)"
-done
+superuser=$(random) airflow=$(random) catalog=$(random) backup=$(random) app=$(random) readonly=$(random)
+redis=$(random) admin=$(random) jwt=$(random) api=$(random) passphrase=$(random) access=$(random) secret=$(random)
 fernet=$(head -c 32 /dev/urandom | base64 | tr '+/' '-_')
-# shellcheck disable=SC2154 # the loop above sets them
 database="postgresql+psycopg://airflow:$airflow@metadata/airflow?sslmode=verify-full&sslrootcert=/etc/pgbackup/server.crt"
 
 # The certificate of both servers; verify-full holds them to it.

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +33,10 @@ class Engine:
         done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False)
         assert not check or done.returncode == 0, f"{' '.join(command)}: {done.stdout}{done.stderr}"
         return done.stdout
+
+    def answers(self) -> bool:
+        """Whether dockerd takes requests."""
+        return subprocess.run(["docker", "ps"], env=self.environment, capture_output=True, check=False).returncode == 0
 
     def build(self, target: str) -> str:
         """Build one of the Dockerfile's images; return its name."""
@@ -69,8 +74,7 @@ def running() -> Iterator[Engine]:
     if lacks or os.geteuid() != 0:
         pytest.fail(f"containers need root, and here: {', '.join(sorted(lacks)) or 'root'}", pytrace=False)
     CACHE.mkdir(parents=True, exist_ok=True)
-    run = Path("/tmp") / f"pgbackup-engine-{os.getpid()}"
-    run.mkdir(mode=0o700)
+    run = Path(tempfile.mkdtemp(prefix="engine-", dir="/tmp"))
     log = run / "dockerd.log"
     command = [
         "dockerd",
@@ -82,7 +86,7 @@ def running() -> Iterator[Engine]:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
     engine = Engine(run / "socket")
     try:
-        eventually(lambda: process.poll() is not None or engine.docker("version", check=False), "dockerd")
+        eventually(lambda: process.poll() is not None or engine.answers(), "dockerd")
         if process.poll() is not None:
             pytest.fail(f"dockerd does not run on this machine:\n{log.read_text()[-4000:]}", pytrace=False)
         engine.docker("system", "prune", "--force", "--volumes")

@@ -30,8 +30,9 @@ class SchedulerLog:
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
 
-    def read_text(self, errors: str = "replace") -> str:
-        """All of it."""
+    def read_text(self, errors: str) -> str:
+        """All of it, as Path.read_text."""
+        assert errors == "replace", "as compose() reads"
         return self._stack.compose("logs", "--no-log-prefix", "scheduler").stdout
 
 
