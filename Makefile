@@ -15,7 +15,7 @@ LOCK        := uv pip compile -q --universal --python-version 3.11 --no-emit-ind
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv postgres lint test test-regions test-recovery test-airflow test-browser test-fleet test-chaos test-proof test-matrix demo drill status down bench bench-fleet bench-physical schema licences screenshots lock clean prerequisites
+.PHONY: help venv postgres lint test test-regions test-recovery test-airflow test-browser test-fleet test-chaos test-proof test-matrix test-compose wheels images secrets demo drill status down bench bench-fleet bench-physical schema licences screenshots lock clean prerequisites
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -43,11 +43,14 @@ postgres-%: $(CACHE)/%/.installed
 $(CACHE)/%/.installed: requirements-postgres.txt | prerequisites
 	@UV="$(UV)" $(PYTHON) demo/unpack_postgres.py $*
 
-lint: venv ## ruff, ruff format, mypy, shellcheck
+lint: venv ## ruff, ruff format, mypy, shellcheck; docker-compose.yaml and Dockerfile, without an engine
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(PY) -m mypy
 	@[ -z "$(wildcard include/scripts/*.sh)" ] || { echo "shellcheck include/scripts/*.sh"; $(VENV)/bin/shellcheck include/scripts/*.sh; }
+	$(VENV)/bin/shellcheck include/compose/*.sh
+	$(VENV)/bin/docker-compose --profile local --profile script config --quiet
+	$(VENV)/bin/hadolint Dockerfile
 
 test: venv postgres ## the tests, against real PostgreSQL and gpg
 	$(PY) -m pytest $(TESTS)
@@ -76,6 +79,23 @@ test-proof: venv postgres ## replay to two hundred marked points of a busy serve
 
 test-matrix: venv $(MAJORS:%=postgres-%) ## a night, its proof and its scripts on PostgreSQL 15 to 18 (MAJORS="15 18")
 	PGBACKUP_MAJORS="$(MAJORS)" $(PY) -m pytest tests/matrix
+
+test-compose: venv postgres wheels ## docker-compose.yaml for real, on an engine of its own (root, docker.io, debootstrap)
+	$(PY) -m pytest tests/compose
+
+wheels: $(VENV)/.wheels
+$(VENV)/.wheels: requirements.txt requirements-dev.txt demo/wheels.py | venv
+	@$(PY) -m pip --version >/dev/null 2>&1 || $(PY) -m ensurepip >/dev/null
+	rm -rf .cache/wheels
+	$(PY) -m demo.wheels .cache/wheels
+	@touch $@
+
+images: venv postgres wheels ## the images of docker-compose.yaml, from wheels downloaded here (BASE_IMAGE=...)
+	docker build $(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) --target pgbackup --tag pgbackup:local .
+	docker build $(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) --target local --tag pgbackup-local:local .
+
+secrets: ## passwords and keys of docker-compose.yaml in ./secrets, once (as root: they belong to account 999)
+	include/compose/secrets.sh
 
 demo: venv postgres ## two PostgreSQL servers, Airflow, a backup and its proof; leaves the UI up
 	@$(PY) -m demo up

@@ -22,7 +22,7 @@ from pgbackup.domain.ports import Keyring, Runner, Site, Store
 from pgbackup.domain.settings import LOCAL, S3, Connection, Settings, parse_settings
 from pgbackup.postgres.connection import connect
 from pgbackup.store import FsspecStore, LocalStore, S3Store, filesystem, profile_client
-from pgbackup.stream import GpgKeyring, PlainKeyring, Processes
+from pgbackup.stream import GpgKeyring, PlainKeyring, Processes, check_secret
 
 Resolve = Callable[[Connection], ConnectionParameters]
 """How a face turns a connection of the configuration into libpq parameters."""
@@ -74,6 +74,8 @@ def service_parameters(connection: Connection) -> ConnectionParameters:
         )
     keywords = {"service": connection.service}
     if connection.passfile is not None:
+        if connection.passfile.exists():  # libpq does without it, and says "no password supplied" of an open one
+            check_secret(connection.passfile, f"`passfile` of the service {connection.service}")
         keywords["passfile"] = str(connection.passfile)
     return ConnectionParameters(keywords)
 

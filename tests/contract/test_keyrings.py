@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -200,6 +201,19 @@ def test_a_missing_private_key_file_is_named(tmp_path: Path, key: KeyPair) -> No
         gpg(key, private=missing).unwrap(gpg(key).wrap(b"phrase"))
 
 
+@pytest.mark.parametrize("mode", [0o604, 0o644, 0o602, 0o620])
+@pytest.mark.parametrize("which", ["private", "passphrase_file"])
+def test_a_secret_that_is_open_to_others_is_not_used(tmp_path: Path, key: KeyPair, which: str, mode: int) -> None:
+    wrapped = gpg(key).wrap(b"phrase")
+    opened = dataclasses.replace(key, **{which: Path(shutil.copy(getattr(key, which), tmp_path / "opened"))})
+    for allowed in (0o400, 0o600, 0o640):
+        (tmp_path / "opened").chmod(allowed)
+        assert gpg(key, private=opened).unwrap(wrapped) == b"phrase"
+    (tmp_path / "opened").chmod(mode)
+    with pytest.raises(UnfitError, match=f"open to others(?s:.*)opened has mode {mode:04o}"):
+        gpg(key, private=opened).unwrap(wrapped)
+
+
 def test_a_key_that_is_not_a_recipients_opens_nothing(key: KeyPair, other_key: KeyPair) -> None:
     with pytest.raises(WrongKeyError):
         gpg(key, private=other_key).unwrap(gpg(key).wrap(b"phrase"))
@@ -207,6 +221,7 @@ def test_a_key_that_is_not_a_recipients_opens_nothing(key: KeyPair, other_key: K
 
 def test_a_wrong_passphrase_is_no_verdict_on_the_backup(tmp_path: Path, key: KeyPair) -> None:
     wrong = tmp_path / "wrong"
+    wrong.touch(mode=0o600)
     wrong.write_text("not it\n")
     with pytest.raises(UnfitError, match="passphrase is wrong"):
         gpg(key, private=key, passphrase_file=wrong).unwrap(gpg(key).wrap(b"phrase"))

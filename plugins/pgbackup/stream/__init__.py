@@ -2,5 +2,6 @@
 
 from pgbackup.stream.gpg import GpgKeyring, PlainKeyring
 from pgbackup.stream.process import Processes
+from pgbackup.stream.secret_files import check_secret
 
-__all__ = ["GpgKeyring", "PlainKeyring", "Processes"]
+__all__ = ["GpgKeyring", "PlainKeyring", "Processes", "check_secret"]

@@ -13,6 +13,7 @@ from pgbackup.domain.errors import PgBackupError, ProgramFailed, UnavailableErro
 from pgbackup.domain.model import SECRET_FD, Command
 from pgbackup.domain.ports import Runner
 from pgbackup.scratch import private_folder
+from pgbackup.stream.secret_files import check_secret
 
 _QUIET = (
     "--batch",
@@ -54,6 +55,8 @@ class SecretKeys:
     @contextlib.contextmanager
     def unlocked(self) -> Iterator[tuple[str, bytes]]:
         """Put the keys into a home of their own; yield it and their passphrase. Raises UnfitError."""
+        for path in self.files:
+            check_secret(path, self.setting)
         secret = self._passphrase()
         with new_home() as home, self._agent(home):
             self._import(home, secret)
@@ -73,19 +76,11 @@ class SecretKeys:
         path = self.passphrase_file
         if path is None:
             return b"\n"
-        try:
-            return path.read_bytes().rstrip(b"\n") + b"\n"
-        except OSError as error:
-            raise UnfitError(
-                "cannot read the private key's passphrase",
-                detail=f"{path}: {error.strerror}",
-                hint=f"see {self.passphrase_setting}",
-            ) from None
+        check_secret(path, self.passphrase_setting)
+        return path.read_bytes().rstrip(b"\n") + b"\n"
 
     def _import(self, home: str, secret: bytes) -> None:
         for path in self.files:
-            if not path.is_file():
-                raise UnfitError("a private key file is missing", detail=str(path), hint=f"see {self.setting}")
             try:
                 self.runner.run(gpg(home, *LOOPBACK, "--import", str(path), secret=secret))
             except ProgramFailed as error:

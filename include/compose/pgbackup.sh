@@ -1,0 +1,3 @@
+#!/bin/sh
+# The command line, in the images: the engine is on PYTHONPATH, not installed.
+exec python -m pgbackup.cli "$@"
