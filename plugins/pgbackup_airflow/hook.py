@@ -23,7 +23,8 @@ _NOT_LIBPQ = frozenset({"cursor", "iam", "redshift", "cluster-identifier", "work
 class PgBackupHook(BaseHook):
     """Builds the engine's Site for one task; passwords are masked in its log before anything can print them.
 
-    A cluster's needs the connections of that one alone: it works with a hundred others, and with another's missing.
+    A cluster's needs the connections of that one alone: it works with a hundred others, and with another's missing. No
+    cluster: the catalog alone, for whoever only tells or shows.
     """
 
     def __init__(self, *, owner: str, cluster: str | None) -> None:

@@ -68,7 +68,8 @@ class ProtocolNotifier(BaseNotifier):
     def notify(self, context: Context) -> None:
         """Tell it by every way that is configured."""
         dag_id, run_id = context["dag"].dag_id, str(context["run_id"])
-        hook = PgBackupHook(owner=f"{dag_id}/{run_id}", cluster=self.cluster)
+        # Not the cluster's: the DAG processor has the connections of catalog and mail, and need not have others.
+        hook = PgBackupHook(owner=f"{dag_id}/{run_id}", cluster=None)
         alarming = self.succeeded is not True
         if any(alarming or one.everything for one in channels(hook.settings)):
             self.tell(context, Notice(self.cluster, dag_id, run_id, hook, alarming))
