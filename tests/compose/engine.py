@@ -89,6 +89,8 @@ def running() -> Iterator[Engine]:
         eventually(lambda: process.poll() is not None or engine.answers(), "dockerd")
         if process.poll() is not None:
             pytest.fail(f"dockerd does not run on this machine:\n{log.read_text()[-4000:]}", pytrace=False)
+        if left := engine.docker("ps", "--all", "--quiet").split():  # by a run that was killed
+            engine.docker("rm", "--force", *left)
         engine.docker("system", "prune", "--force", "--volumes")
         yield engine
     finally:

@@ -23,6 +23,13 @@ SERVICES = {
     *("streamflix", "wal-receiver", "region-eu", "region-us", "region-ap", "mail"),
 }
 
+MAILS = """
+import mailbox
+for mail in mailbox.Maildir("/mailbox/mail", create=False):
+    for part in mail.walk():
+        print((part.get_payload(decode=True) or b"").decode())
+"""
+
 
 class SchedulerLog:
     """What the scheduler's container printed, for Rest."""
@@ -94,6 +101,10 @@ class Stack:
         """What the command line lists, by id."""
         found: list[dict[str, Any]] = json.loads(self.run_in("worker", "pgbackup", "list", "--json"))
         return {str(one["id"]): one for one in found}
+
+    def mails(self) -> str:
+        """The texts of all mails, one after the other."""
+        return self.run_in("mail", "python3", "-c", MAILS)
 
     def containers(self, *services: str) -> dict[str, dict[str, Any]]:
         """Everything the engine knows of the containers, by their host names."""

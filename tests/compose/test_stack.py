@@ -91,8 +91,7 @@ def test_a_night_is_taken_proved_copied_and_told(stack: Stack, night: Run) -> No
         assert {copy["repository"] for copy in one["copies"]} == REPOSITORIES
     assert stack.run_in("worker", "stat", "--format=%a", "/backups").strip() == "700"
     assert stack.run_in("worker", "sh", "-c", "ls /var/log/backups")
-    mails = eventually(lambda: stack.run_in("mail", "sh", "-c", "cat /mailbox/mail/new/*"), "the mails")
-    assert all(name in mails for name in backups)
+    eventually(lambda: all(name in stack.mails() for name in backups), "the mails")
 
 
 def test_a_moment_comes_back(stack: Stack, night: Run) -> None:
