@@ -49,6 +49,7 @@ _ACTIONS = {
     names.DURATION: "the task's log: rates of each stage; locks (`pg_locks`), a slow disk, a busy server",
     names.VERDICT: "`pgbackup show ID`; a rejected one: trigger `full_backup`; a damaged copy: copy it back (below)",
     names.SPACE: "`pgbackup plan-rotation` says what stays and why; a larger disk, or a shorter `retention`",
+    names.TOLD: "the log of Airflow's DAG processor: it sends the messages",
     names.MAIL: "the mail server, or the connection; what is kept is sent by the next watch",
     names.FINISHED: "the log of `wal_watch`; is it paused, is the scheduler down?",
     names.wal_in("…"): "the log of `copy_wal`; `pgbackup copy` goes on where it stopped",

@@ -21,7 +21,7 @@ from pgbackup.domain.model import Finding, Kind, Unsent, Verdict
 from pgbackup.domain.model import Message as Said
 from pgbackup.domain.ports import Site
 from pgbackup.domain.review import COMPLETION, HEALTH, ITEMS, LOGS, RESTORATION, SIZES, Period, Review
-from pgbackup.domain.settings import Contact, Retention
+from pgbackup.domain.settings import Contact, Mail, Retention
 from pgbackup.report.review import ReviewReport, compose_review, review_text
 from pgbackup.review import keep, review
 from pgbackup.shelf import kept_reports, read_report
@@ -174,7 +174,7 @@ def test_a_server_that_is_down_hides_nothing_else_and_a_catalog_that_is_down_say
 
 def quiet(site: Site) -> dict[str, Finding]:
     """What the watch says of the backups."""
-    wanted = {names.SIZE, names.DURATION, names.VERDICT, names.SPACE, names.MAIL}
+    wanted = {names.SIZE, names.DURATION, names.VERDICT, names.SPACE, names.MAIL, names.TOLD}
     return {one.name: one for one in watch(site, "streamflix") if one.name in wanted}
 
 
@@ -205,6 +205,22 @@ def test_the_watch_tells_a_small_backup_a_late_one_a_rejected_one_and_a_full_dis
     assert "1:01:00, 1:00:00 allowed" in found[names.DURATION].detail
     for one in found.values():
         assert one.ok or (one.hint and names.meaning(one.name))
+
+
+def test_a_change_that_nobody_was_told_of_is_a_finding_until_it_is_told(site: Site) -> None:
+    mail = Mail(sender="backup@streamflix.example", recipients=("dba@streamflix.example",))
+    mailing = dataclasses.replace(site, settings=site.settings.model_copy(update={"mail": mail}))
+    changed = Finding(names.SLOT, False, 0.0, "lost", "")
+    site.catalog.saw("streamflix", (changed,), owner="wal_watch/1", now=NOW - timedelta(minutes=5))
+    assert quiet(mailing)[names.TOLD].ok
+    site.catalog.forget("streamflix", [names.SLOT])
+    site.catalog.saw("streamflix", (changed,), owner="wal_watch/1", now=NOW - timedelta(minutes=21))
+    finding = quiet(mailing)[names.TOLD]
+    assert not finding.ok
+    assert names.SLOT in finding.detail
+    assert quiet(site)[names.TOLD].ok, "nobody is to be told"
+    site.catalog.told(site.catalog.watched("streamflix"), cluster="streamflix")
+    assert quiet(mailing)[names.TOLD].ok
 
 
 def test_a_message_that_cannot_be_sent_is_a_finding_of_its_cluster_and_of_all_when_that_one_is_gone(site: Site) -> None:

@@ -210,7 +210,7 @@ def test_a_healthy_server_is_green_and_a_quiet_one_stays_so(healthy: Field) -> N
     assert set(found) == {
         *(names.SERVER, names.CATALOG, names.ARCHIVE, names.CONTINUITY, names.CONFLICTS, names.SLOT, names.RECEIVER),
         *(names.RETAINED, names.LAG, names.RPO, names.BACKUP, names.DRILL, names.KEYS),
-        *(names.VERDICT, names.SIZE, names.DURATION, names.SPACE, names.MAIL),
+        *(names.VERDICT, names.SIZE, names.DURATION, names.SPACE, names.MAIL, names.TOLD),
     }
     # Nothing was archived for long, since nothing was finished: that is no lag and no loss.
     healthy.source.execute("UPDATE pgbackup.heartbeat SET moment = moment - interval '3 days'")

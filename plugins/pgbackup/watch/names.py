@@ -19,6 +19,7 @@ DURATION = "backups are taken in time"
 VERDICT = "no newest backup is rejected"
 SPACE = "the local repository has space"
 MAIL = "messages are sent"
+TOLD = "people hear of what changes"
 FINISHED = "the watch comes to its end"
 
 
@@ -58,6 +59,7 @@ _MEANING = {
     VERDICT: "The rejected backup does not count: the last verified one is what you have.",
     SPACE: "The next backups will be refused for want of space; what is there stays as it is.",
     MAIL: "Alerts reach nobody by that way. Backups and recoveries are not touched by it.",
+    TOLD: "Nobody hears of anything: alerts, ends of runs. Backups and recoveries are not touched by it.",
     FINISHED: "Nobody knows now whether everything can be recovered.",
 }
 _FAR_WAL = "If this machine is lost, the newest moments cannot be recovered from there."

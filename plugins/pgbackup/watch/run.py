@@ -24,7 +24,7 @@ from pgbackup.watch.judge import judged
 from pgbackup.watch.keys import keys_last
 from pgbackup.watch.metrics import measured, observed
 from pgbackup.watch.receiver import Streaming, observe_streaming
-from pgbackup.watch.trends import has_space, in_time, mails_go_out, not_rejected, usual_sizes
+from pgbackup.watch.trends import changes_are_told, has_space, in_time, mails_go_out, not_rejected, usual_sizes
 
 Checks = Iterator[tuple[str, Callable[[], Answer]]]
 T = TypeVar("T")
@@ -138,6 +138,7 @@ def _backup_checks(site: Site, cluster: str, backups: Sequence[Backup]) -> Check
     yield names.SPACE, lambda: has_space(backups, site.local.free_bytes())
     yield names.DRILL, partial(drilled, site, cluster)
     yield names.MAIL, lambda: mails_go_out(site.catalog.unsent(), site.settings.clusters, cluster)
+    yield names.TOLD, lambda: changes_are_told(site.catalog.watched(cluster), site.settings, now)
     for repository in sorted(site.repositories.keys() - {site.local.name}):
         given = (repository, settings.copies, now, cluster)
         yield names.wal_in(repository), partial(wal_is_there, site.catalog, *given)

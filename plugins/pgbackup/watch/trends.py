@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from pgbackup.domain.findings import Answer, some
 from pgbackup.domain.manifest import ADOPTED
-from pgbackup.domain.model import Backup, CopyState, Kind, State, Unsent
-from pgbackup.domain.settings import LOCAL, Cluster, Sizes
+from pgbackup.domain.model import Backup, CopyState, Kind, State, Unsent, Watched
+from pgbackup.domain.settings import LOCAL, Cluster, Settings, Sizes
 from pgbackup.domain.usual import COUNTED, Size, comparable, usual
 from pgbackup.watch.text import megabytes, span
 
@@ -33,6 +33,12 @@ _REJECTED = (
 _FULL = (
     "free space, let paths.backups point to a larger disk, or shorten `retention`; `pgbackup plan-rotation` shows what"
     " stays and why"
+)
+_HEARD = timedelta(minutes=20)
+"""A run tells when it has ended; four of them have by then."""
+_UNHEARD = (
+    "Airflow's DAG processor sends: its log of wal_watch says what stops it; it needs PGBACKUP_CONFIG and the"
+    " connections of catalog, mail and notifiers"
 )
 _UNSENT = (
     "repair the mail server, or the connection that `mail.airflow_conn_id` or a notifier names; what is kept is sent by"
@@ -103,6 +109,14 @@ def mails_go_out(unsent: Sequence[Unsent], clusters: Iterable[str], cluster: str
     channels = some(sorted({one.channel for one in waiting}))
     since = f"{waiting[0].kept_at:%Y-%m-%d %H:%M} UTC"
     return False, f"{len(waiting)} kept since {since}, for {channels}: {waiting[-1].error}", _UNSENT
+
+
+def changes_are_told(watched: Sequence[Watched], settings: Settings, now: datetime) -> Answer:
+    """What earlier runs found has been told by now, or was kept to be sent; where no way is configured, nobody is."""
+    late = [one.name for one in watched if one.is_news and now - one.since - one.settles > _HEARD]
+    if not late or not (settings.mail or settings.notifiers):
+        return True, "", ""
+    return False, f"for more than {span(_HEARD)} nobody was told of: {some(late)}", _UNHEARD
 
 
 def size_text(size: Size) -> str:
