@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -314,12 +315,20 @@ def test_a_server_that_was_killed_just_before_its_promotion_is_not_let_replay_ev
     assert bank(recovered, story, tmp_path) == (TOTAL, story.before(target))
 
 
+def end(folder: Path) -> None:
+    """Stop the server that a recovery has started."""
+    pid = int((folder / "postmaster.pid").read_text().split()[0])
+    os.kill(pid, signal.SIGINT)
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
 def test_a_server_is_started_that_keeps_the_sources_configuration(story: Story, tmp_path: Path) -> None:
     """It outlives its maker, listens on loopback only, and reaches neither archive nor standbys."""
     port = free_port()
     story.source.execute("ALTER SYSTEM SET synchronous_standby_names = ''")
     recovered = recover_cluster(story.site, "streamflix", Latest(), into=tmp_path / "new", port=port)
-    pid = int((recovered.folder / "postmaster.pid").read_text().split()[0])
     try:
         with psycopg.connect(host=str(recovered.folder), port=port, user="postgres", dbname="bank") as connection:
             shown = {
@@ -328,10 +337,7 @@ def test_a_server_is_started_that_keeps_the_sources_configuration(story: Story, 
             }
             connection.execute("INSERT INTO transfer (source, target, amount) VALUES (1, 2, 0)")
     finally:
-        os.kill(pid, signal.SIGINT)
-        deadline = time.monotonic() + 30
-        while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
+        end(recovered.folder)
     assert shown == {
         "listen_addresses": "127.0.0.1",
         "archive_mode": "off",
@@ -340,6 +346,26 @@ def test_a_server_is_started_that_keeps_the_sources_configuration(story: Story, 
         "fsync": "off",  # the test's source
     }
     assert "scram-sha-256" in (recovered.folder / "pg_hba.conf").read_text()
+
+
+def test_a_server_whose_certificate_is_elsewhere_starts_without_tls(
+    story: Story, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another machine has the backup, not what the source kept outside its data directory."""
+    new = tmp_path / "new"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UnavailableError, match=f"does not start on port {port}"):
+            recover_cluster(story.site, "streamflix", Latest(), into=new, port=port)
+    with (new / "postgresql.conf").open("a") as file:
+        file.write(f"ssl = on\nssl_cert_file = '{tmp_path}/gone.crt'\nssl_key_file = '{tmp_path}/gone.key'\n")
+    recover_cluster(story.site, "streamflix", Latest(), into=new, port=port)
+    try:
+        with psycopg.connect(host=str(new), port=port, user="postgres", dbname="bank") as connection:
+            assert connection.execute("SHOW ssl").fetchone() == ("off",)
+    finally:
+        end(new)
+    assert f"ssl_cert_file {tmp_path}/gone.crt, ssl_key_file {tmp_path}/gone.key" in caplog.text
 
 
 @pytest.mark.parametrize("place", ["the directory", "the folder beside it", "a file"])

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
 from pathlib import Path
 
 from pgbackup.domain.errors import ProgramFailed, UnavailableError
+from pgbackup.domain.findings import some
 from pgbackup.domain.ports import Site
 from pgbackup.postgres.standstill import READ_ONLY
 from pgbackup.postgres.throwaway import ThrowAwayServer, living_on
 from pgbackup.recover.workplace import write_whole
+
+log = logging.getLogger(__name__)
 
 _AUTO = "postgresql.auto.conf"
 _FILES = ("postgresql.conf", "pg_hba.conf", "pg_ident.conf", _AUTO)
@@ -28,6 +32,7 @@ _NOT_OURS = re.compile(rf"\s*({'|'.join(_HARMLESS)}|recovery_\w+)\s*=", re.IGNOR
 _HELD = re.compile(rf"\s*{READ_ONLY}\s*=", re.IGNORECASE)
 _SET = re.compile(r"^(\w+) = '(.*)'$", re.MULTILINE)
 _OPTIONS = "postmaster.opts"
+_TLS = ("ssl_cert_file", "ssl_key_file", "ssl_ca_file", "ssl_crl_file", "ssl_dh_params_file")
 _HEADER = "# Written by the recovery: settings of the source that must not act here; remove them at the cutover.\n"
 
 
@@ -127,17 +132,31 @@ def start(site: Site, server: ThrowAwayServer, data: Path, port: int) -> None:
         "ident_file": str(data / "pg_ident.conf"),
         "external_pid_file": "",
     }
-    words = " ".join(f"-c {name}='{value}'" for name, value in options.items())
-    log = data / "recovered.log"
-    command = living_on(
-        server.programs, "pg_ctl", "start", "--wait", f"--pgdata={data}", f"--log={log}", f"--options={words}"
-    )
+    output = data / "recovered.log"
     try:
-        site.runner.run(command)
+        if absent := _absent_tls(site, server, data):
+            log.warning("started without TLS, on loopback: this machine lacks the source's %s", some(absent))
+            options["ssl"] = "off"
+        words = " ".join(f"-c {name}='{value}'" for name, value in options.items())
+        start = ("pg_ctl", "start", "--wait", f"--pgdata={data}", f"--log={output}", f"--options={words}")
+        site.runner.run(living_on(server.programs, *start))
     except ProgramFailed as error:
-        told = log.read_text(errors="replace")[-2000:] if log.exists() else error.detail
+        told = output.read_text(errors="replace")[-2000:] if output.exists() else error.detail
         raise UnavailableError(
             f"the recovered server does not start on port {port}",
             detail=told,
             hint=f"the recovery is complete: see to its configuration in {data} and start it",
         ) from None
+
+
+def _absent_tls(site: Site, server: ThrowAwayServer, data: Path) -> list[str]:
+    """Return what a configuration with TLS needs and this machine has not got: the server would not start."""
+
+    def setting(name: str) -> str:
+        asked = living_on(server.programs, "postgres", "-D", str(data), "-C", name)
+        return site.runner.run(asked)[0].decode(errors="surrogateescape").strip()
+
+    if setting("ssl") != "on":
+        return []
+    named = ((name, setting(name)) for name in _TLS)
+    return [f"{name} {value}" for name, value in named if value and not (data / value).exists()]
