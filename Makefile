@@ -10,6 +10,8 @@ MAJORS      ?= 15 16 17 18
 PYTHON      ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.11; do \
                  "$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$name"; break; }; done)
 UV          := $(shell command -v uv 2>/dev/null)
+# The program itself: what the package puts into bin/ calls it and drops its exit status.
+COMPOSE     := $(VENV)/lib/python3*/site-packages/compose/docker-compose
 REQUIREMENTS := requirements.txt requirements-dev.txt pyproject.toml
 LOCK        := uv pip compile -q --universal --python-version 3.11 --no-emit-index-url --custom-compile-command "make lock"
 
@@ -49,7 +51,7 @@ lint: venv ## ruff, ruff format, mypy, shellcheck; docker-compose.yaml and Docke
 	$(PY) -m mypy
 	@[ -z "$(wildcard include/scripts/*.sh)" ] || { echo "shellcheck include/scripts/*.sh"; $(VENV)/bin/shellcheck include/scripts/*.sh; }
 	$(VENV)/bin/shellcheck include/compose/*.sh
-	$(VENV)/bin/docker-compose --profile local --profile script config --quiet
+	$(COMPOSE) --profile local --profile script config --quiet
 	$(VENV)/bin/hadolint Dockerfile
 
 test: venv postgres ## the tests, against real PostgreSQL and gpg
