@@ -66,7 +66,7 @@ test-recovery: venv postgres ## tables, databases, servers, disasters, drills, t
 test-airflow: venv postgres ## the DAGs, run by a real scheduler, with real mail
 	$(PY) -m pytest tests/airflow_e2e
 
-test-fleet: venv postgres ## workers behind a broker: lost, silent, full; the broker and the scheduler restarted
+test-fleet: venv postgres $(VENV)/.fleet ## workers behind a broker, and at the edge: lost, silent, full, cut off; broker, scheduler restarted
 	@command -v redis-server >/dev/null || { echo "a broker is needed: apt-get install redis-server" >&2; exit 3; }
 	$(PY) -m pytest tests/fleet
 
@@ -131,10 +131,10 @@ licences: venv ## write docs/licences.md again, from what is installed
 screenshots: venv $(VENV)/.browser ## the pictures in docs/images, from the running demo (needs Chromium)
 	@$(PY) -m docs.screenshots
 
-$(VENV)/.browser: $(VENV)/.installed
-	@if [ -n "$(UV)" ]; then $(UV) pip install -q --python $(PY) -c requirements-dev.txt -e '.[browser]'; \
+$(VENV)/.browser $(VENV)/.fleet: $(VENV)/.%: $(VENV)/.installed
+	@if [ -n "$(UV)" ]; then $(UV) pip install -q --python $(PY) -c requirements-dev.txt -e '.[$*]'; \
 	  else $(PY) -m pip --version >/dev/null 2>&1 || $(PY) -m ensurepip >/dev/null; \
-	    $(PY) -m pip install -q --disable-pip-version-check -c requirements-dev.txt -e '.[browser]'; fi
+	    $(PY) -m pip install -q --disable-pip-version-check -c requirements-dev.txt -e '.[$*]'; fi
 	@touch $@
 
 lock: ## pin the requirements again from pyproject.toml (needs uv)

@@ -45,6 +45,7 @@ def stack(engine: Engine, images: dict[str, str], tmp_path_factory: pytest.TempP
         stack.up()
         yield stack
     finally:
+        stack.close()
         stack.compose("--profile", "local", "--profile", "script", "down", "--volumes", "--timeout", "20", check=False)
         left = engine.docker("ps", "--all", "--quiet") + engine.docker("volume", "ls", "--quiet")
     assert not left

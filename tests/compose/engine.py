@@ -96,4 +96,7 @@ def running() -> Iterator[Engine]:
     finally:
         process.terminate()
         process.wait()
+        subprocess.run(
+            ["umount", "--lazy", "--quiet", run / "exec" / "netns" / "default", CACHE / "engine"], check=False
+        )
         shutil.rmtree(run, ignore_errors=True)

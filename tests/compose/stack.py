@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from tests.airflow_e2e.rest import Rest, eventually
 from tests.compose.engine import Engine
 from tests.support.source import ROOT, free_port
@@ -57,7 +55,7 @@ class Stack:
             "AIRFLOW_PORT": str(free_port()),
             "HEARTBEAT_TIMEOUT": "30",
         }
-        self.rest: Rest
+        self._rest: Rest | None = None
 
     def compose(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run docker-compose; fails with what it said, unless told not to."""
@@ -79,14 +77,21 @@ class Stack:
 
     def login(self) -> None:
         """A fresh client of the REST API."""
+        self.close()
         password = json.loads((self.secrets / "users.json").read_text())["admin"]
         url = f"http://127.0.0.1:{self._environment['AIRFLOW_PORT']}"
-        self.rest = eventually(lambda: self._rest(url, password), "the API server")
+        self._rest = Rest(url, "admin", password, SchedulerLog(self))  # type: ignore[arg-type]
 
-    def _rest(self, url: str, password: str) -> Rest | None:
-        with contextlib.suppress(httpx.HTTPError):
-            return Rest(url, "admin", password, SchedulerLog(self))  # type: ignore[arg-type]
-        return None
+    def close(self) -> None:
+        """End the client of the REST API."""
+        if self._rest is not None:
+            self._rest.close()
+
+    @property
+    def rest(self) -> Rest:
+        """The REST API, since the last up()."""
+        assert self._rest is not None, "up() comes first"
+        return self._rest
 
     def run_in(self, service: str, *command: str, check: bool = True) -> str:
         """Run a command in a service's container; return what it printed."""

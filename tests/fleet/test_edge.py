@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -20,11 +19,7 @@ from tests.support.faulty import FaultyWay
 
 EDGE = "airflow.providers.edge3.executors.EdgeExecutor"
 
-pytestmark = [
-    pytest.mark.e2e,
-    pytest.mark.timeout(1200),
-    pytest.mark.skipif(find_spec("airflow.providers.edge3") is None, reason="needs apache-airflow-providers-edge3"),
-]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
 
 
 class EdgeStack(FleetStack):
