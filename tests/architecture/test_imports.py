@@ -53,7 +53,7 @@ TABLE: dict[str, set[str]] = {
     "report": {"domain", "catalog"},
     "overview": {"domain", "restore", *MIDDLE},
     "assembly": {"domain", *MIDDLE},
-    "cli": {"domain", "catalog", "assembly", "shelf", *VERBS},
+    "cli": {"domain", "restore", "assembly", "shelf", *VERBS},
 }
 ADAPTER = {
     "domain",

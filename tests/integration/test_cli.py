@@ -346,7 +346,17 @@ def test_keys_signatures_and_what_they_open(shell: Shell, tmp_path: Path) -> Non
     refused = shell.run("keys", "check", "--json")
     assert refused.returncode == 1
     assert "there is no signature" in json.loads(refused.stdout)[0]["detail"]
+    refused = shell.run("catalog", "rebuild", "--json")
+    error = json.loads(refused.stderr)
+    assert (refused.returncode, json.loads(refused.stdout), error["exit_code"]) == (1, [], 1)
+    assert error["error"] == f"{made['id']} is not recorded"
+    assert "there is no signature" in error["detail"]
+    told = shell.run("catalog", "rebuild")
+    assert told.returncode == 1
+    assert "0 backups recorded from local, 1 refused" in told.stdout
+    assert "HINT: " in told.stderr
     assert shell.json("keys", "sign")["signed"] == [f"full/{made['id']}/SHA256SUMS.sig"]
+    assert shell.json("catalog", "rebuild") == [made["id"]]
 
     changed = {**encryption, "recipients": [str(new.public)], "escrow": [str(new.public)]}
     shell.change(encryption=changed)

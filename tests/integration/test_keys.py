@@ -29,6 +29,7 @@ from pgbackup.domain.wal import Sealed
 from pgbackup.keys import add_keys, check_keys, report_keys, sign_backups
 from pgbackup.restore.chain import read_chain
 from pgbackup.restore.fetch import DamagedError, describe_copy, key_files, open_passphrase, try_passphrase
+from pgbackup.restore.rebuild import rebuild
 from pgbackup.stream import GpgKeyring
 from pgbackup.watch import names, watch
 from pgbackup.watch.keys import keys_last
@@ -51,10 +52,10 @@ def signer(tmp_path_factory: pytest.TempPathFactory) -> KeyPair:
 
 
 @pytest.fixture
-def site(tmp_path: Path, key: KeyPair) -> Site:
-    """A site without any server: a catalog or a source that is asked is an error."""
+def site(tmp_path: Path, key: KeyPair, catalog_dsn: str) -> Site:
+    """A site with a catalog and no server to protect: one that is asked is an error."""
     nothing = SimpleNamespace(bin=tmp_path)
-    return make_site(tmp_path, nothing, "host=/nonexistent", key, ConnectionParameters({"host": "/nonexistent"}))  # type: ignore[arg-type]
+    return make_site(tmp_path, nothing, catalog_dsn, key, ConnectionParameters({"host": "/nonexistent"}))  # type: ignore[arg-type]
 
 
 def keyed(site: Site, **encryption: Any) -> Site:
@@ -322,6 +323,44 @@ def test_backups_from_before_are_vouched_for_once(site: Site, signer: KeyPair) -
     back_up(site, 2)
     with pytest.raises(UnfitError, match="no signing key"):
         sign_backups(site, CLUSTER, "local")
+
+
+def test_a_rebuilt_catalog_has_only_what_is_signed_by_us(site: Site, signer: KeyPair, tmp_path: Path) -> None:
+    signed = signing(site, signer)
+    older, good, unsigned, swapped, forged = (back_up(signed, age) for age in (5, 4, 3, 2, 1))
+    stranger = make_key(tmp_path / "stranger", "signer", encrypts=False)
+    for one in (older, unsigned):
+        site.local.delete(one.key(SIGNATURE))
+    put(site.local, swapped.key(SIGNATURE), site.local.read(good.key(SIGNATURE)))
+    put(site.local, forged.key(SIGNATURE), stock_sign(stranger, site.local.read(forged.key(SUMS))))
+
+    done = rebuild(signed, site.local)
+    assert done.recorded == (str(good),)
+    assert [backup.id for backup in site.catalog.backups()] == [str(good)]
+    none, bad = "there is no signature", "the signature does not count"
+    reasons = {older: none, unsigned: none, swapped: bad, forged: bad}
+    for error, (one, reason) in zip(done.refused, reasons.items(), strict=True):
+        assert error.message == f"{one} is not recorded"
+        assert reason in str(error.detail)
+        assert "pgbackup keys sign" in str(error.hint)
+
+    sign_backups(signed, CLUSTER, "local", backup_id=str(older))
+    assert rebuild(signed, site.local).recorded == (str(older), str(good))
+    everything = rebuild(site, site.local)  # who does not ask for signatures
+    assert (len(everything.recorded), everything.refused) == (5, ())
+
+
+def test_a_rebuilt_catalog_has_nothing_that_is_damaged_or_passes_for_another(site: Site) -> None:
+    good, damaged, renamed = back_up(site, 2), back_up(site, 1), BackupId.at(CLUSTER, MOMENT, Kind.FULL)
+    put(site.local, damaged.key(MANIFEST), b"{}")
+    for info in list(site.local.list(good.key(""))):
+        put(site.local, renamed.key(info.key.rpartition("/")[2]), site.local.read(info.key))
+    done = rebuild(site, site.local)
+    assert done.recorded == (str(good),)
+    assert [error.detail for error in done.refused] == [
+        f"{damaged}/{MANIFEST} does not match its checksum",
+        f"manifest and checksums of {renamed} contradict each other",
+    ]
 
 
 # ---------------------------------------------------------------------------------------------- the weekly check
