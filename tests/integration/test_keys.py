@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import io
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -19,10 +19,10 @@ from tests.support.manifests import MOMENT, manifest
 from tests.support.site import make_site
 
 from pgbackup.capture.writer import BackupWriter
-from pgbackup.domain.errors import RefusedError, UnavailableError, UnfitError, WrongKeyError
+from pgbackup.domain.errors import BusyError, RefusedError, UnavailableError, UnfitError, WrongKeyError
 from pgbackup.domain.ids import MANIFEST, SIGNATURE, SUMS, BackupId
 from pgbackup.domain.keys import Key, Role
-from pgbackup.domain.model import Command, ConnectionParameters, Finding, Kind
+from pgbackup.domain.model import Command, ConnectionParameters, Finding, Kind, Verdict
 from pgbackup.domain.ports import Site, Store
 from pgbackup.domain.settings import Encryption
 from pgbackup.domain.wal import Sealed
@@ -30,6 +30,8 @@ from pgbackup.keys import add_keys, check_keys, report_keys, sign_backups
 from pgbackup.restore.chain import read_chain
 from pgbackup.restore.fetch import DamagedError, describe_copy, key_files, open_passphrase, try_passphrase
 from pgbackup.restore.rebuild import rebuild
+from pgbackup.rotate import apply, plan
+from pgbackup.store import LocalStore
 from pgbackup.stream import GpgKeyring
 from pgbackup.watch import names, watch
 from pgbackup.watch.keys import keys_last
@@ -167,6 +169,62 @@ def test_tenth_key_file_is_newer_than_the_ninth(site: Site) -> None:
         put(site.local, backup_id.key(f"key.{number}.gpg"), b"")
     put(site.local, backup_id.key("key.1.dump.gpg"), b"")
     assert key_files(site.local, backup_id) == ("key.10.gpg", "key.9.gpg", "key.2.gpg", "key.1.gpg")
+
+
+def test_keys_change_only_while_nothing_is_deleted_or_taken(site: Site, signer: KeyPair, new_key: KeyPair) -> None:
+    """Each repository by itself: what happens in one keeps no keys from another."""
+    far = LocalStore(site.settings.paths.backups.with_name("far"), name="far")
+    here = back_up(site)
+    back_up(dataclasses.replace(site, repositories={"local": far}))
+    changed = keyed(dataclasses.replace(site, repositories={**site.repositories, "far": far}), recipients=[new_key])
+    before = contents(site.local)
+    with site.catalog.exclusive(CLUSTER, purpose="backup"):
+        for change in (add_keys, sign_backups):
+            with pytest.raises(BusyError, match="change of keys"):
+                change(signing(changed, signer), CLUSTER, "local")
+        assert add_keys(changed, CLUSTER, "far").added == (here.key("key.2.gpg"),)
+    assert contents(site.local) == before
+    assert add_keys(changed, CLUSTER, "local").added == (here.key("key.2.gpg"),)
+
+
+def test_nothing_is_deleted_while_keys_change_nor_comes_back_when_it_was(site: Site, new_key: KeyPair) -> None:
+    """Both ways round, at the worst moment: as the new key file is written, and when SHA256SUMS has just gone."""
+    backup_id = back_up(site)
+    rebuild(site, site.local)
+    changed, met = keyed(site, recipients=[new_key]), list[str]()
+
+    def meet(other: Callable[[], object]) -> None:
+        with pytest.raises(BusyError):
+            other()
+        met.append("busy")
+
+    class Meeting(type(site.local)):  # type: ignore[misc]
+        @contextlib.contextmanager
+        def create(self, key: str) -> Iterator[Any]:
+            meet(lambda: apply(site, plan(site, CLUSTER, "local").document()))
+            with super().create(key) as sink:
+                yield sink
+
+        def delete(self, key: str) -> None:
+            super().delete(key)
+            if key.endswith(SUMS):
+                meet(lambda: add_keys(keyed(site, recipients=[new_key]), CLUSTER, "local"))
+
+    meeting = dataclasses.replace(changed, repositories={"local": Meeting(site.settings.paths.backups)})
+    assert add_keys(meeting, CLUSTER, "local").added == (backup_id.key("key.2.gpg"),)
+    old = back_up(site, 4001), back_up(site, 4000)  # of a year, one is kept
+    rebuild(site, site.local)
+    for one in (backup_id, *old):
+        attempt = site.catalog.begin_verification(str(one), repository="local", owner="test", now=MOMENT)
+        site.catalog.conclude(
+            str(one), repository="local", attempt=attempt, verdict=Verdict.VERIFIED, reason="", now=MOMENT
+        )
+    [gone] = apply(meeting, plan(meeting, CLUSTER, "local").document()).backups
+    assert met == ["busy", "busy"]
+    assert list(site.local.list(BackupId.parse(gone).key(""))) == []
+    [kept] = (one for one in old if str(one) != gone)
+    done = add_keys(changed, CLUSTER, "local")
+    assert (done.added, done.served) == ((kept.key("key.2.gpg"),), (str(backup_id),))
 
 
 # --------------------------------------------------------------------------------------------- forged and damaged
