@@ -48,7 +48,7 @@ TABLE: dict[str, set[str]] = {
     "keys": {"domain", "scratch", "restore", *MIDDLE},
     "adopt": {"domain", "scratch", "restore", "capture", *MIDDLE},
     "sheet": {"domain", "restore", *MIDDLE},
-    "audit": {"domain", "restore", *MIDDLE},
+    "audit": {"domain", "restore", "shelf", *MIDDLE},
     "review": {"domain", "restore", "watch", "rotate", "shelf", *MIDDLE},
     "report": {"domain", "catalog"},
     "overview": {"domain", "restore", *MIDDLE},

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from pgbackup.assembly import build_site, load_settings, service_parameters
 from pgbackup.domain.model import Finding
 from pgbackup.domain.prospect import Keeping, Prospect, Reachable
 from pgbackup.overview import overview
+from pgbackup.shelf import kept_reports, read_report
 from pgbackup.store import LocalStore
 from pgbackup.watch import names
 
@@ -384,10 +387,22 @@ def test_an_audit_is_no_until_what_it_found_is_mended(shell: Shell) -> None:
     assert list(found) == ["this machine", "local"]
     (failed,) = [one for findings in found.values() for one in findings if not one["ok"]]
     assert (failed["name"], failed["severity"]) == ("files and folders are private", "failure")
+    settings = load_settings(shell.config)
+    assert kept_reports(settings, "streamflix") == ()
+    assert shell.run("audit", "--keep").returncode == 1
+    kept = {one.procedure: one for one in kept_reports(settings, "streamflix")}
+    assert set(kept) == {"quarterly_audit_this_machine", "quarterly_audit_local"}
+    report = kept["quarterly_audit_local"]
+    assert report.headline == "streamflix: quarterly audit of local: FAILED"
+    html = read_report(settings, "streamflix", report.name)
+    assert failed["hint"] in unescape(html)
+    assert "href" not in html
     backups.chmod(0o700)
-    done = shell.run("audit", "--repository", "local")
+    done = shell.run("audit", "--repository", "local", "--keep")
     assert done.returncode == 0, done.stdout
     assert "backups are encrypted" in done.stdout
+    [path] = re.findall(r"^kept as (.+)$", done.stdout, re.MULTILINE)
+    assert "nothing has to be mended" in Path(path).read_text()
     assert shell.run("audit", "--repository", "nowhere").returncode == 2
 
 
