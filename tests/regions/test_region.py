@@ -229,7 +229,7 @@ def test_each_region_alone_brings_back_the_catalog_and_the_cluster(
     site = machine(estate.store(name))
     assert site.catalog.backups() == ()
     for _ in range(2):
-        found = rebuild(site, site.repositories[name])
+        found = rebuild(site, site.repositories[name]).recorded
         assert set(found) == set(estate.listed), "neither the half copy, nor less"
         backups = site.catalog.backups()
         assert listing(backups) == estate.listed
