@@ -3,6 +3,8 @@
 #
 #   full/<cluster>_<YYYYmmdd_HHMMSS>_full/  globals.sql.gpg  <database>.dump.gpg ...  key.1.gpg  SHA256SUMS
 #
+# and SHA256SUMS.sig, where a signing key is given.
+#
 # For the day when Airflow and Python are gone. The backup is made in a folder whose name starts with a dot, checksums
 # last, made durable, and renamed: half a backup never looks like one, and nothing is ever overwritten.
 #
@@ -27,6 +29,10 @@ Dumps all databases of a server into a new folder of a repository and prints tha
   --cluster NAME     the server's name in the repository (CLUSTER, default streamflix)
   --recipient FILE   a public key to encrypt for; may be repeated (RECIPIENTS="a.asc b.asc")
   --no-encrypt       store readable files (ENCRYPT=off)
+  --signing-key FILE
+                     a private key that signs SHA256SUMS (SIGNING_KEY; default: nothing is signed)
+  --signing-passphrase-file FILE
+                     its passphrase (SIGNING_PASSPHRASE_FILE; default: it has none)
   --compress METHOD  pg_dump's --compress (COMPRESS, default zstd:1, before PostgreSQL 16 gzip 6)
   --bin DIR          folder of PostgreSQL's programs, of the server's own version (PG_BIN)
   --work DIR         where small temporary files go (TMPDIR, default /tmp)
@@ -45,6 +51,8 @@ cluster=${CLUSTER:-streamflix}
 compress=${COMPRESS:-}
 encrypt=yes
 case ${ENCRYPT:-on} in off | no | false | 0) encrypt=no ;; esac
+signing_key=${SIGNING_KEY:-}
+signing_passphrase=${SIGNING_PASSPHRASE_FILE:-/dev/null}
 bin=${PG_BIN:-}
 work_parent=${TMPDIR:-/tmp}
 newline='
@@ -60,7 +68,7 @@ while [ $# -gt 0 ]; do
     case $1 in
         --help | -h) usage && exit 0 ;;
         --no-encrypt) encrypt=no && shift && continue ;;
-        --backups | --cluster | --recipient | --compress | --bin | --work)
+        --backups | --cluster | --recipient | --signing-key | --signing-passphrase-file | --compress | --bin | --work)
             [ $# -ge 2 ] || usage_error "$1 needs a value" ;;
         *) usage_error "unknown option: $1" ;;
     esac
@@ -68,6 +76,8 @@ while [ $# -gt 0 ]; do
         --backups) backups=$2 ;;
         --cluster) cluster=$2 ;;
         --recipient) named=$named$2$newline ;; # these replace the environment's
+        --signing-key) signing_key=$2 ;;
+        --signing-passphrase-file) signing_passphrase=$2 ;;
         --compress) compress=$2 ;;
         --bin) bin=$2 ;;
         --work) work_parent=$2 ;;
@@ -88,7 +98,7 @@ esac
 make_work "$work_parent"
 find_postgres pg_dump "$bin"
 require pg_dumpall psql sha256sum awk sed od sync
-[ "$encrypt" = no ] || require gpg
+[ "$encrypt$signing_key" = no ] || require gpg gpgconf
 
 unfinished=
 discard() { if [ -n "$unfinished" ]; then rm -rf "$unfinished"; fi; }
@@ -174,6 +184,8 @@ while :; do
     sleep 1
 done
 
+[ "$encrypt$signing_key" = no ] || gpg_home=$(mktemp -d /tmp/g.XXXXXXXX) ||
+    fail "$ENVIRONMENT" "cannot make a private gpg home in /tmp"
 if [ "$encrypt" = yes ]; then
     mkfifo "$work/pipe" || fail "$ENVIRONMENT" "cannot make a named pipe in $work"
     # 256 random bits, as text; in a file, because arguments can be read by everybody.
@@ -190,11 +202,23 @@ if [ "$encrypt" = yes ]; then
     done
     set +f
     IFS=$old_ifs
-    gpg_home=$(mktemp -d /tmp/g.XXXXXXXX) || fail "$ENVIRONMENT" "cannot make a private gpg home in /tmp"
     gpg --homedir "$gpg_home" --batch --no-tty --quiet --no-autostart --disable-dirmngr --no-auto-key-locate \
         --trust-model always --cipher-algo AES256 --compress-algo none "$@" \
         --output "$unfinished/key.1.gpg" --encrypt "$work/passphrase" 2>"$work/err" ||
         fail_from "$ENVIRONMENT" "cannot encrypt for the recipients" "$work/err" "is a key expired, or has it no encryption subkey?"
+fi
+
+# sign FILE SIGNATURE: a detached signature. What is wrong with the key or its passphrase is found before the dumps.
+sign() {
+    attend gpg --homedir "$gpg_home" --batch --yes --no-tty --quiet --pinentry-mode loopback \
+        --passphrase-file "$signing_passphrase" --output "$2" --detach-sign "$1" 2>"$work/err" ||
+        fail_from "$ENVIRONMENT" "cannot sign with $signing_key" "$work/err" "is it expired, or the passphrase wrong? see --signing-passphrase-file"
+}
+if [ -n "$signing_key" ]; then
+    attend gpg --homedir "$gpg_home" --batch --no-tty --quiet --pinentry-mode loopback \
+        --passphrase-file "$signing_passphrase" --import "$signing_key" 2>"$work/err" ||
+        fail_from "$ENVIRONMENT" "cannot import the signing key $signing_key" "$work/err" "gpg --armor --export-secret-keys WHO > FILE"
+    sign "$work/version" "$work/version.sig"
 fi
 
 # --- the dumps
@@ -228,10 +252,11 @@ ask "SELECT encode(convert_to(rolname, getdatabaseencoding()), 'hex') FROM pg_ca
 printf '\n-- bootstrap superuser (hex): %s\n' "$(cat "$work/bootstrap")" >>"$work/globals.after"
 store globals.sql cat "$work/globals.after" || fail_from "$ENVIRONMENT" "cannot store the globals" "$work/store.err" "nothing was stored"
 
-# --- commit: checksums, then everything durable, then the name
+# --- commit: checksums, signed before they count, then everything durable, then the name
 
 cd "$unfinished" || fail "$ENVIRONMENT" "cannot enter $unfinished"
 attend sha256sum -- * >"$work/sums" || fail "$ENVIRONMENT" "cannot compute the checksums"
+[ -z "$signing_key" ] || sign "$work/sums" SHA256SUMS.sig
 cp "$work/sums" SHA256SUMS || fail "$ENVIRONMENT" "cannot write SHA256SUMS"
 attend sync -- * . || fail "$ENVIRONMENT" "the disk did not take the backup" "$full" "look at the kernel's log (dmesg)"
 cd / || exit "$ENVIRONMENT"

@@ -8,14 +8,13 @@ from typing import Any
 from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowFailException
 
-from pgbackup.audit import MACHINE, audit_one, audit_text, names
+from pgbackup.audit import MACHINE, audit_one, audit_text, keep, names
 from pgbackup.domain.errors import UnavailableError
 from pgbackup.domain.findings import advice
 from pgbackup.domain.model import Finding
 from pgbackup.domain.ports import Site
 from pgbackup.domain.settings import LOCAL
-from pgbackup.report.news import AUDIT, News, compose_news, news_text
-from pgbackup.shelf import keep_report
+from pgbackup.report.news import AUDIT, News, audit_news, compose_news, news_text
 from pgbackup_airflow.notifier import Notice, ProtocolNotifier, run_link
 from pgbackup_airflow.operators import ProtocolOperator, refuse_unknown
 from pgbackup_airflow.protocol import settings
@@ -50,20 +49,10 @@ class AuditOperator(ProtocolOperator):
 
     def _keep(self, site: Site, context: Context, text: str, failed: Sequence[Finding]) -> None:
         run = context["dag_run"]
-        news = News(
-            self.cluster,
-            f"quarterly audit of {self.place}",
-            AUDIT,
-            not failed,
-            f"{run.dag_id} {run.run_id}",
-            run_link(run.dag_id, str(run.run_id)),
-            text=text,
-            reason="",
-            contacts=site.settings.contacts,
-        )
-        procedure = f"quarterly_audit_{self.place.replace(' ', '_')}"
+        called, link = f"{run.dag_id} {run.run_id}", run_link(run.dag_id, str(run.run_id))
+        news = audit_news(site.settings, self.cluster, self.place, text, succeeded=not failed, run=called, link=link)
         html, kept = compose_news(news)[1], news_text(news)
-        keep_report(site.settings, self.cluster, run.run_after, procedure, html=html, text=kept)
+        keep(site.settings, self.cluster, self.place, run.run_after, html=html, text=kept)
 
 
 def audit_storage(cluster: str) -> None:

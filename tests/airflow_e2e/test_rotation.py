@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from pgbackup.catalog.rebuild import committed
 from pgbackup.domain.ids import BackupId
 from pgbackup.domain.ports import Site
+from pgbackup.restore.rebuild import committed
 from pgbackup.rotate import list_holds
 from tests.airflow_e2e.rest import Run
 from tests.airflow_e2e.stack import REGIONS, Stack

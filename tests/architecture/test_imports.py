@@ -48,12 +48,12 @@ TABLE: dict[str, set[str]] = {
     "keys": {"domain", "scratch", "restore", *MIDDLE},
     "adopt": {"domain", "scratch", "restore", "capture", *MIDDLE},
     "sheet": {"domain", "restore", *MIDDLE},
-    "audit": {"domain", "restore", *MIDDLE},
+    "audit": {"domain", "restore", "shelf", *MIDDLE},
     "review": {"domain", "restore", "watch", "rotate", "shelf", *MIDDLE},
     "report": {"domain", "catalog"},
     "overview": {"domain", "restore", *MIDDLE},
     "assembly": {"domain", *MIDDLE},
-    "cli": {"domain", "catalog", "assembly", "shelf", *VERBS},
+    "cli": {"domain", "restore", "assembly", "shelf", *VERBS},
 }
 ADAPTER = {
     "domain",

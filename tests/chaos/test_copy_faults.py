@@ -22,13 +22,13 @@ from tests.support.s3 import Region
 from tests.support.source import ROOT, Source
 
 from pgbackup.capture import capture_full
-from pgbackup.catalog.rebuild import committed
 from pgbackup.copy import copy_backup, copy_missing, copy_wal, missing_copies
 from pgbackup.domain.errors import UnavailableError, UnfitError
 from pgbackup.domain.ids import SIGNATURE, SUMS
 from pgbackup.domain.model import CopyState
 from pgbackup.domain.ports import Site
 from pgbackup.restore.fetch import DamagedError
+from pgbackup.restore.rebuild import committed
 from pgbackup.store import LocalStore
 from pgbackup.verify import verify
 

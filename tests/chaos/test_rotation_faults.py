@@ -15,12 +15,12 @@ from tests.support.faulty import FaultyWay
 from tests.support.s3 import Region
 from tests.support.source import Source
 
-from pgbackup.catalog.rebuild import committed
 from pgbackup.domain.errors import PgBackupError, UnavailableError
 from pgbackup.domain.model import Kind, State
 from pgbackup.domain.ports import Site
 from pgbackup.domain.settings import S3, Repository
 from pgbackup.restore.holds import put_hold, release_hold
+from pgbackup.restore.rebuild import committed
 from pgbackup.rotate import apply, plan
 from pgbackup.store import S3Store
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from pgbackup.assembly import build_site, load_settings, service_parameters
 from pgbackup.domain.model import Finding
 from pgbackup.domain.prospect import Keeping, Prospect, Reachable
 from pgbackup.overview import overview
+from pgbackup.shelf import kept_reports, read_report
 from pgbackup.store import LocalStore
 from pgbackup.watch import names
 
@@ -346,7 +349,17 @@ def test_keys_signatures_and_what_they_open(shell: Shell, tmp_path: Path) -> Non
     refused = shell.run("keys", "check", "--json")
     assert refused.returncode == 1
     assert "there is no signature" in json.loads(refused.stdout)[0]["detail"]
+    refused = shell.run("catalog", "rebuild", "--json")
+    error = json.loads(refused.stderr)
+    assert (refused.returncode, json.loads(refused.stdout), error["exit_code"]) == (1, [], 1)
+    assert error["error"] == f"{made['id']} is not recorded"
+    assert "there is no signature" in error["detail"]
+    told = shell.run("catalog", "rebuild")
+    assert told.returncode == 1
+    assert "0 backups recorded from local, 1 refused" in told.stdout
+    assert "HINT: " in told.stderr
     assert shell.json("keys", "sign")["signed"] == [f"full/{made['id']}/SHA256SUMS.sig"]
+    assert shell.json("catalog", "rebuild") == [made["id"]]
 
     changed = {**encryption, "recipients": [str(new.public)], "escrow": [str(new.public)]}
     shell.change(encryption=changed)
@@ -374,10 +387,22 @@ def test_an_audit_is_no_until_what_it_found_is_mended(shell: Shell) -> None:
     assert list(found) == ["this machine", "local"]
     (failed,) = [one for findings in found.values() for one in findings if not one["ok"]]
     assert (failed["name"], failed["severity"]) == ("files and folders are private", "failure")
+    settings = load_settings(shell.config)
+    assert kept_reports(settings, "streamflix") == ()
+    assert shell.run("audit", "--keep").returncode == 1
+    kept = {one.procedure: one for one in kept_reports(settings, "streamflix")}
+    assert set(kept) == {"quarterly_audit_this_machine", "quarterly_audit_local"}
+    report = kept["quarterly_audit_local"]
+    assert report.headline == "streamflix: quarterly audit of local: FAILED"
+    html = read_report(settings, "streamflix", report.name)
+    assert failed["hint"] in unescape(html)
+    assert "href" not in html
     backups.chmod(0o700)
-    done = shell.run("audit", "--repository", "local")
+    done = shell.run("audit", "--repository", "local", "--keep")
     assert done.returncode == 0, done.stdout
     assert "backups are encrypted" in done.stdout
+    [path] = re.findall(r"^kept as (.+)$", done.stdout, re.MULTILINE)
+    assert "nothing has to be mended" in Path(path).read_text()
     assert shell.run("audit", "--repository", "nowhere").returncode == 2
 
 

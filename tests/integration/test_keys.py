@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import io
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -19,16 +19,19 @@ from tests.support.manifests import MOMENT, manifest
 from tests.support.site import make_site
 
 from pgbackup.capture.writer import BackupWriter
-from pgbackup.domain.errors import RefusedError, UnavailableError, UnfitError, WrongKeyError
+from pgbackup.domain.errors import BusyError, RefusedError, UnavailableError, UnfitError, WrongKeyError
 from pgbackup.domain.ids import MANIFEST, SIGNATURE, SUMS, BackupId
 from pgbackup.domain.keys import Key, Role
-from pgbackup.domain.model import Command, ConnectionParameters, Finding, Kind
+from pgbackup.domain.model import Command, ConnectionParameters, Finding, Kind, Verdict
 from pgbackup.domain.ports import Site, Store
 from pgbackup.domain.settings import Encryption
 from pgbackup.domain.wal import Sealed
 from pgbackup.keys import add_keys, check_keys, report_keys, sign_backups
 from pgbackup.restore.chain import read_chain
 from pgbackup.restore.fetch import DamagedError, describe_copy, key_files, open_passphrase, try_passphrase
+from pgbackup.restore.rebuild import rebuild
+from pgbackup.rotate import apply, plan
+from pgbackup.store import LocalStore
 from pgbackup.stream import GpgKeyring
 from pgbackup.watch import names, watch
 from pgbackup.watch.keys import keys_last
@@ -51,10 +54,10 @@ def signer(tmp_path_factory: pytest.TempPathFactory) -> KeyPair:
 
 
 @pytest.fixture
-def site(tmp_path: Path, key: KeyPair) -> Site:
-    """A site without any server: a catalog or a source that is asked is an error."""
+def site(tmp_path: Path, key: KeyPair, catalog_dsn: str) -> Site:
+    """A site with a catalog and no server to protect: one that is asked is an error."""
     nothing = SimpleNamespace(bin=tmp_path)
-    return make_site(tmp_path, nothing, "host=/nonexistent", key, ConnectionParameters({"host": "/nonexistent"}))  # type: ignore[arg-type]
+    return make_site(tmp_path, nothing, catalog_dsn, key, ConnectionParameters({"host": "/nonexistent"}))  # type: ignore[arg-type]
 
 
 def keyed(site: Site, **encryption: Any) -> Site:
@@ -166,6 +169,62 @@ def test_tenth_key_file_is_newer_than_the_ninth(site: Site) -> None:
         put(site.local, backup_id.key(f"key.{number}.gpg"), b"")
     put(site.local, backup_id.key("key.1.dump.gpg"), b"")
     assert key_files(site.local, backup_id) == ("key.10.gpg", "key.9.gpg", "key.2.gpg", "key.1.gpg")
+
+
+def test_keys_change_only_while_nothing_is_deleted_or_taken(site: Site, signer: KeyPair, new_key: KeyPair) -> None:
+    """Each repository by itself: what happens in one keeps no keys from another."""
+    far = LocalStore(site.settings.paths.backups.with_name("far"), name="far")
+    here = back_up(site)
+    back_up(dataclasses.replace(site, repositories={"local": far}))
+    changed = keyed(dataclasses.replace(site, repositories={**site.repositories, "far": far}), recipients=[new_key])
+    before = contents(site.local)
+    with site.catalog.exclusive(CLUSTER, purpose="backup"):
+        for change in (add_keys, sign_backups):
+            with pytest.raises(BusyError, match="change of keys"):
+                change(signing(changed, signer), CLUSTER, "local")
+        assert add_keys(changed, CLUSTER, "far").added == (here.key("key.2.gpg"),)
+    assert contents(site.local) == before
+    assert add_keys(changed, CLUSTER, "local").added == (here.key("key.2.gpg"),)
+
+
+def test_nothing_is_deleted_while_keys_change_nor_comes_back_when_it_was(site: Site, new_key: KeyPair) -> None:
+    """Both ways round, at the worst moment: as the new key file is written, and when SHA256SUMS has just gone."""
+    backup_id = back_up(site)
+    rebuild(site, site.local)
+    changed, met = keyed(site, recipients=[new_key]), list[str]()
+
+    def meet(other: Callable[[], object]) -> None:
+        with pytest.raises(BusyError):
+            other()
+        met.append("busy")
+
+    class Meeting(type(site.local)):  # type: ignore[misc]
+        @contextlib.contextmanager
+        def create(self, key: str) -> Iterator[Any]:
+            meet(lambda: apply(site, plan(site, CLUSTER, "local").document()))
+            with super().create(key) as sink:
+                yield sink
+
+        def delete(self, key: str) -> None:
+            super().delete(key)
+            if key.endswith(SUMS):
+                meet(lambda: add_keys(keyed(site, recipients=[new_key]), CLUSTER, "local"))
+
+    meeting = dataclasses.replace(changed, repositories={"local": Meeting(site.settings.paths.backups)})
+    assert add_keys(meeting, CLUSTER, "local").added == (backup_id.key("key.2.gpg"),)
+    old = back_up(site, 4001), back_up(site, 4000)  # of a year, one is kept
+    rebuild(site, site.local)
+    for one in (backup_id, *old):
+        attempt = site.catalog.begin_verification(str(one), repository="local", owner="test", now=MOMENT)
+        site.catalog.conclude(
+            str(one), repository="local", attempt=attempt, verdict=Verdict.VERIFIED, reason="", now=MOMENT
+        )
+    [gone] = apply(meeting, plan(meeting, CLUSTER, "local").document()).backups
+    assert met == ["busy", "busy"]
+    assert list(site.local.list(BackupId.parse(gone).key(""))) == []
+    [kept] = (one for one in old if str(one) != gone)
+    done = add_keys(changed, CLUSTER, "local")
+    assert (done.added, done.served) == ((kept.key("key.2.gpg"),), (str(backup_id),))
 
 
 # --------------------------------------------------------------------------------------------- forged and damaged
@@ -322,6 +381,44 @@ def test_backups_from_before_are_vouched_for_once(site: Site, signer: KeyPair) -
     back_up(site, 2)
     with pytest.raises(UnfitError, match="no signing key"):
         sign_backups(site, CLUSTER, "local")
+
+
+def test_a_rebuilt_catalog_has_only_what_is_signed_by_us(site: Site, signer: KeyPair, tmp_path: Path) -> None:
+    signed = signing(site, signer)
+    older, good, unsigned, swapped, forged = (back_up(signed, age) for age in (5, 4, 3, 2, 1))
+    stranger = make_key(tmp_path / "stranger", "signer", encrypts=False)
+    for one in (older, unsigned):
+        site.local.delete(one.key(SIGNATURE))
+    put(site.local, swapped.key(SIGNATURE), site.local.read(good.key(SIGNATURE)))
+    put(site.local, forged.key(SIGNATURE), stock_sign(stranger, site.local.read(forged.key(SUMS))))
+
+    done = rebuild(signed, site.local)
+    assert done.recorded == (str(good),)
+    assert [backup.id for backup in site.catalog.backups()] == [str(good)]
+    none, bad = "there is no signature", "the signature does not count"
+    reasons = {older: none, unsigned: none, swapped: bad, forged: bad}
+    for error, (one, reason) in zip(done.refused, reasons.items(), strict=True):
+        assert error.message == f"{one} is not recorded"
+        assert reason in str(error.detail)
+        assert "pgbackup keys sign" in str(error.hint)
+
+    sign_backups(signed, CLUSTER, "local", backup_id=str(older))
+    assert rebuild(signed, site.local).recorded == (str(older), str(good))
+    everything = rebuild(site, site.local)  # who does not ask for signatures
+    assert (len(everything.recorded), everything.refused) == (5, ())
+
+
+def test_a_rebuilt_catalog_has_nothing_that_is_damaged_or_passes_for_another(site: Site) -> None:
+    good, damaged, renamed = back_up(site, 2), back_up(site, 1), BackupId.at(CLUSTER, MOMENT, Kind.FULL)
+    put(site.local, damaged.key(MANIFEST), b"{}")
+    for info in list(site.local.list(good.key(""))):
+        put(site.local, renamed.key(info.key.rpartition("/")[2]), site.local.read(info.key))
+    done = rebuild(site, site.local)
+    assert done.recorded == (str(good),)
+    assert [error.detail for error in done.refused] == [
+        f"{damaged}/{MANIFEST} does not match its checksum",
+        f"manifest and checksums of {renamed} contradict each other",
+    ]
 
 
 # ---------------------------------------------------------------------------------------------- the weekly check

@@ -16,7 +16,6 @@ from tests.support import aged
 from tests.support.aged import DATA, SIZE, put
 from tests.support.source import Source
 
-from pgbackup.catalog.rebuild import committed
 from pgbackup.copy import copy_backup, copy_missing, missing_copies
 from pgbackup.domain.attestation import Attestation, seal
 from pgbackup.domain.errors import BusyError, ConfigurationError, RefusedError, UnfitError
@@ -28,6 +27,7 @@ from pgbackup.domain.wal import Segment
 from pgbackup.recover.dumps import choose_dump
 from pgbackup.restore.archive import list_archive
 from pgbackup.restore.holds import holds_of, leased, put_hold, release_hold
+from pgbackup.restore.rebuild import committed
 from pgbackup.rotate import apply, plan
 from pgbackup.store import LocalStore
 from pgbackup.verify import check_files, conclude, open_attempt, verify

@@ -19,7 +19,8 @@ from tests.support.keys import KeyPair, make_key
 from tests.support.source import ROOT, Source
 
 from pgbackup.capture import capture_full
-from pgbackup.domain.ids import SUMS, encode_database
+from pgbackup.domain.errors import RefusedError
+from pgbackup.domain.ids import SIGNATURE, SUMS, encode_database
 from pgbackup.domain.manifest import Content
 from pgbackup.domain.model import ConnectionParameters
 from pgbackup.domain.ports import Site
@@ -418,6 +419,32 @@ def test_statements_that_fail_are_no_success(
     assert "--globals" in done.stderr
     assert "streamflix" not in databases(source)
     assert [name for name in databases(source) if name.startswith("restoring_")]
+
+
+@pytest.mark.parametrize("encrypted", [True, False], ids=["encrypted", "plain"])
+def test_a_backup_by_script_is_signed_as_the_engine_signs(
+    library: Source, site_for: Callable[..., Site], key: KeyPair, tmp_path: Path, run: Run, encrypted: bool
+) -> None:
+    signer = make_key(tmp_path / "signer's key", "signer", encrypts=False)
+    backup = [f"--backups={tmp_path}", f"--recipient={key.public}" if encrypted else "--no-encrypt"]
+    environment = {**reach(library), "SIGNING_KEY": str(signer.private)}
+    for wrong in ({}, {"SIGNING_PASSPHRASE_FILE": str(key.passphrase_file)}, {"SIGNING_KEY": str(signer.public)}):
+        refused = run("backup.sh", *backup, env={**environment, **wrong})
+        assert refused.returncode == 3
+        assert "sign" in refused.stderr
+        assert list((tmp_path / "full").iterdir()) == []
+    made = run("backup.sh", *backup, f"--signing-passphrase-file={signer.passphrase_file}", env=environment)
+    assert made.returncode == 0
+    directory = Path(made.stdout.rstrip("\n"))
+    sums, signature = (directory / SUMS).read_bytes(), (directory / SIGNATURE).read_bytes()
+    assert SIGNATURE not in parse_sums(sums, source="test")
+    runner = site_for(library).runner
+    ours, others = (Encryption(recipients=(key.public,), verify_keys=(one.public,)) for one in (signer, key))
+    GpgKeyring(ours, runner).check_signature(sums, signature)
+    with pytest.raises(RefusedError):
+        GpgKeyring(others, runner).check_signature(sums, signature)
+    verified = run("verify_backup.sh", directory, *(key_options(key) if encrypted else ()))
+    assert verified.returncode == 0
 
 
 def test_a_dump_that_fails_publishes_nothing(odd: Source, key: KeyPair, tmp_path: Path, tools: Path, run: Run) -> None:

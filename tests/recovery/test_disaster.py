@@ -23,7 +23,6 @@ from tests.support.traffic import TOTAL, Traffic
 
 from pgbackup.assembly import build_site
 from pgbackup.capture import capture_base
-from pgbackup.catalog.rebuild import rebuild
 from pgbackup.domain.errors import PgBackupError, RefusedError, UnavailableError
 from pgbackup.domain.findings import APPLICATION, PAGES, advice
 from pgbackup.domain.incident import PHASES, Doing, Fact, Incident
@@ -37,6 +36,7 @@ from pgbackup.recover import plan as plan_recovery
 from pgbackup.recover.incident import Journal, Told, journal_of
 from pgbackup.report.incident import IncidentReport, compose_incident
 from pgbackup.restore.archive import list_archive
+from pgbackup.restore.rebuild import rebuild
 from pgbackup.store import LocalStore
 from pgbackup.verify import verify
 
@@ -327,7 +327,7 @@ def test_no_repository_reaches_what_was_never_there(lost: Lost, bare: Site) -> N
 
 def test_a_copy_is_proved_where_it_is_and_writes_nothing_but_its_verdict(lost: Lost, bare: Site) -> None:
     before = stored(lost.eu)
-    assert rebuild(bare.catalog, bare.repositories["eu"], now=bare.clock()) == (lost.base,)
+    assert rebuild(bare, bare.repositories["eu"]).recorded == (lost.base,)
     verification = verify(bare, lost.base, "eu")
     assert verification.verdict == "verified", advice(verification.findings)
     assert list(lost.eu.glob("base/*/attest/verdict-eu-*"))

@@ -20,7 +20,6 @@ from tests.support.source import LIBRARY, SAMPLE, Source
 
 from pgbackup.capture import capture_base, capture_full
 from pgbackup.catalog import PostgresCatalog
-from pgbackup.catalog.rebuild import rebuild
 from pgbackup.domain.drill import ACCESSIBLE, ALL_TABLES, CHECKLIST, CONNECTS, PERFORMS, RPO, VALID, Drill, Scenario
 from pgbackup.domain.manifest import Manifest
 from pgbackup.domain.model import State, Verdict
@@ -29,6 +28,7 @@ from pgbackup.domain.settings import Drill as DrillSettings
 from pgbackup.domain.settings import VerifyBackup
 from pgbackup.drill import drill
 from pgbackup.recover.present import archive_present
+from pgbackup.restore.rebuild import rebuild
 from pgbackup.verify import verify
 
 APPLICATION = {
@@ -119,13 +119,13 @@ def test_the_drills_of_a_lost_catalog_come_back_from_the_repository(shelf: Shelf
     done = drill(shelf.site, "streamflix", Scenario.TABLE)
     anew = PostgresCatalog(lambda: psycopg.connect(catalog_dsn, autocommit=True))
     for _ in range(2):
-        rebuild(anew, shelf.site.local, now=shelf.site.clock())
+        rebuild(dataclasses.replace(shelf.site, catalog=anew), shelf.site.local)
         assert anew.drills("streamflix") == shelf.site.catalog.drills("streamflix")
     [path] = (shelf.site.settings.paths.backups / "drills" / "streamflix").glob(f"{done.started_at:%Y%m%d_%H%M%S}-*")
     flip(path, 100, 1)
     try:
         another = PostgresCatalog(lambda: psycopg.connect(catalog_dsn, autocommit=True))
-        rebuild(another, shelf.site.local, now=shelf.site.clock())
+        rebuild(dataclasses.replace(shelf.site, catalog=another), shelf.site.local)
     finally:
         flip(path, 100, 1)
 

@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -16,11 +15,11 @@ from tests.support.recovered import reading
 from tests.support.site import make_site
 from tests.support.source import ROOT, Source
 
-from pgbackup.catalog.rebuild import rebuild
 from pgbackup.domain.model import Verdict
 from pgbackup.domain.ports import Site
 from pgbackup.domain.target import Latest
 from pgbackup.recover import recover_cluster
+from pgbackup.restore.rebuild import rebuild
 from pgbackup.verify import verify
 
 GOLDEN = ROOT / "tests" / "golden"
@@ -56,7 +55,7 @@ def test_there_is_one_of_each_format() -> None:
 
 def test_it_is_proved_again_and_recovered_to_its_last_moment(golden: Golden, server: Source, tmp_path: Path) -> None:
     site = golden.site
-    assert sorted(rebuild(site.catalog, site.local, now=datetime.now(UTC))) == sorted(golden.ids)
+    assert sorted(rebuild(site, site.local).recorded) == sorted(golden.ids)
     for backup_id in golden.ids:
         assert verify(site, backup_id, "local").verdict is Verdict.VERIFIED
     recovered = recover_cluster(site, "streamflix", Latest(), into=tmp_path / "recovered")

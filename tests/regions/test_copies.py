@@ -17,13 +17,13 @@ from tests.support.s3 import Region
 from tests.support.source import Source
 
 from pgbackup.capture import capture_full
-from pgbackup.catalog.rebuild import rebuild
 from pgbackup.copy import copy_backup, copy_missing, copy_wal, missing_copies
 from pgbackup.domain.errors import RefusedError, UnavailableError
 from pgbackup.domain.ids import SIGNATURE, SUMS
 from pgbackup.domain.model import CopyState
 from pgbackup.domain.ports import Site
 from pgbackup.restore.fetch import DamagedError
+from pgbackup.restore.rebuild import rebuild
 from pgbackup.store import LocalStore
 from pgbackup.verify import pending, verify
 from pgbackup.watch import names, watch
@@ -63,7 +63,7 @@ def test_the_catalog_is_rebuilt_from_one_region_alone(site: Site) -> None:
     with site.catalog._session() as connection:
         connection.execute("TRUNCATE backup_log CASCADE")
     alone = dataclasses.replace(site, repositories=empty)
-    assert rebuild(alone.catalog, alone.repositories[FAR], now=alone.clock()) == (backup_id,)
+    assert rebuild(alone, alone.repositories[FAR]).recorded == (backup_id,)
     after = alone.catalog.backup(backup_id)
     assert before is not None
     assert after is not None
@@ -83,7 +83,7 @@ def test_what_was_proved_here_counts_in_a_region_alone(site: Site) -> None:
         connection.execute("TRUNCATE backup_log CASCADE")
     alone = {"cellar": site.repositories["cellar"], "local": LocalStore(site.settings.paths.backups / "new")}
     site = dataclasses.replace(site, repositories=alone)
-    assert rebuild(site.catalog, site.repositories["cellar"], now=site.clock()) == (backup_id,)
+    assert rebuild(site, site.repositories["cellar"]).recorded == (backup_id,)
     assert [backup.state for backup in site.catalog.backups()] == ["verified"]
     assert state(site, backup_id, "cellar") is CopyState.STORED
 

@@ -31,7 +31,6 @@ from tests.support.source import SAMPLE, Source
 from tests.support.traffic import Traffic
 
 from pgbackup.capture import capture_base, capture_full, capture_incremental, capture_night
-from pgbackup.catalog.rebuild import rebuild
 from pgbackup.copy import copy_backup, copy_missing, copy_wal, missing_copies
 from pgbackup.domain import findings as named
 from pgbackup.domain.errors import RefusedError, UnavailableError
@@ -50,6 +49,7 @@ from pgbackup.recover import (
     recover_database,
 )
 from pgbackup.restore.archive import list_archive
+from pgbackup.restore.rebuild import rebuild
 from pgbackup.rotate import plan as plan_rotation
 from pgbackup.verify import conclude, pending, verify
 from pgbackup.verify.attempt import open_attempt
@@ -229,7 +229,7 @@ def test_each_region_alone_brings_back_the_catalog_and_the_cluster(
     site = machine(estate.store(name))
     assert site.catalog.backups() == ()
     for _ in range(2):
-        found = rebuild(site.catalog, site.repositories[name], now=site.clock())
+        found = rebuild(site, site.repositories[name]).recorded
         assert set(found) == set(estate.listed), "neither the half copy, nor less"
         backups = site.catalog.backups()
         assert listing(backups) == estate.listed
@@ -246,7 +246,7 @@ def test_each_region_alone_brings_back_the_catalog_and_the_cluster(
 def test_regions_read_one_after_the_other_are_one_catalog(estate: Estate, machine: Machine) -> None:
     site = machine(*map(estate.store, REGIONS))
     for name in (*REGIONS, REGIONS[0]):
-        rebuild(site.catalog, site.repositories[name], now=site.clock())
+        rebuild(site, site.repositories[name])
     backups = site.catalog.backups()
     assert listing(backups) == estate.listed
     assert {tuple(copy.repository for copy in backup.copies) for backup in backups} == {tuple(sorted(REGIONS))}
@@ -431,7 +431,7 @@ def test_a_dump_that_is_damaged_in_one_region_is_read_in_another(estate: Estate,
 def test_the_nights_go_on_after_it(estate: Estate, machine: Machine, remembered: bool) -> None:
     """The local repository is empty: a new base is taken, and nothing that only a region holds is in anybody's way."""
     site = machine(estate.store("eu"), estate.store("us"))
-    rebuild(site.catalog, site.repositories["eu"], now=site.clock())
+    rebuild(site, site.repositories["eu"])
     if remembered:
         for backup in site.catalog.backups():
             site.catalog.copied(backup.id, repository="local", now=site.clock())

@@ -12,7 +12,6 @@ from typing import Annotated
 import typer
 
 from pgbackup.capture import capture_base, capture_full, capture_incremental, capture_night, preflight
-from pgbackup.catalog.rebuild import rebuild
 from pgbackup.cli.adopt import adopt_dumps
 from pgbackup.cli.audit import audit_storage
 from pgbackup.cli.copies import copy_all, show_copies
@@ -24,6 +23,7 @@ from pgbackup.cli.output import (
     finding_document,
     out,
     print_backups,
+    print_error,
     print_findings,
     print_json,
     verdict_line,
@@ -42,6 +42,7 @@ from pgbackup.domain.ids import BackupId
 from pgbackup.domain.manifest import Manifest
 from pgbackup.domain.model import Finding, Verdict, Verification
 from pgbackup.domain.ports import Site
+from pgbackup.restore.rebuild import rebuild
 from pgbackup.verify import verify
 from pgbackup.watch import last_look
 
@@ -217,16 +218,23 @@ def catalog_rebuild(
     config: Config = None,
     json: Json = False,
 ) -> None:
-    """Fill the catalog from a repository's manifests and verdicts; what it knows already stays."""
+    """Fill the catalog from a repository's manifests and verdicts; what it knows already stays.
+
+    Exit 1: a backup is damaged, or not signed where that is asked for; the others are recorded.
+    """
     with failures(json=json):
         site = open_site(config)
         if source not in site.repositories:
             raise ConfigurationError(f"no repository {source!r}", detail=", ".join(site.repositories))
-        ids = rebuild(site.catalog, site.repositories[source], now=site.clock())
+        done = rebuild(site, site.repositories[source])
     if json:
-        print_json(list(ids))
+        print_json(list(done.recorded))
     else:
-        out.print(f"{len(ids)} backups recorded from {source}")
+        out.print(f"{len(done.recorded)} backups recorded from {source}, {len(done.refused)} refused", markup=False)
+    for error in done.refused:
+        print_error(error, as_json=json)
+    if done.refused:
+        raise typer.Exit(RefusedError.exit_code)
 
 
 def main() -> None:

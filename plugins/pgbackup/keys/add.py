@@ -11,6 +11,7 @@ from pgbackup.domain.ids import KEY_FILE, BackupId
 from pgbackup.domain.ports import Site, Store
 from pgbackup.keys.stored import repository, stored_backups
 from pgbackup.restore.fetch import Description, describe_copy, key_files, open_key_file, open_passphrase
+from pgbackup.restore.holds import alone
 
 log = logging.getLogger(__name__)
 
@@ -28,25 +29,27 @@ def add_keys(site: Site, cluster: str, name: str, *, backup_id: str | None = Non
     """Wrap the passphrase of each backup in a repository, or of one, to today's recipients.
 
     Needs a private key that opens it. One whose newest key file serves exactly today's recipients is left alone; one
-    that cannot be opened is among the failures. Raises UnavailableError when the repository does not answer.
+    that cannot be opened is among the failures. Raises UnavailableError when the repository does not answer, BusyError
+    while a rotation deletes there, or a backup is taken into it.
     """
     store = repository(site, name)
     today = frozenset(site.keyring.recipients())
     added: list[str] = []
     served: list[str] = []
     failures: dict[str, str] = {}
-    for one in stored_backups(store, cluster, backup_id):
-        try:
-            key = _add(site, store, one, today)
-        except (RefusedError, WrongKeyError) as error:
-            failures[str(one)] = str(error)
-            log.warning("%s: no key is added: %s", one, error.message)
-            continue
-        if key is None:
-            served.append(str(one))
-        else:
-            added.append(key)
-            log.info("%s: written", key)
+    with alone(site, cluster, name, purpose="change of keys"):
+        for one in stored_backups(store, cluster, backup_id):
+            try:
+                key = _add(site, store, one, today)
+            except (RefusedError, WrongKeyError) as error:
+                failures[str(one)] = str(error)
+                log.warning("%s: no key is added: %s", one, error.message)
+                continue
+            if key is None:
+                served.append(str(one))
+            else:
+                added.append(key)
+                log.info("%s: written", key)
     return KeysAdded(tuple(added), tuple(served), failures)
 
 

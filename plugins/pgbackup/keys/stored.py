@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pgbackup.catalog.rebuild import committed
 from pgbackup.domain.errors import ConfigurationError, RefusedError
 from pgbackup.domain.ids import BackupId
 from pgbackup.domain.ports import Site, Store
+from pgbackup.restore.rebuild import committed
 
 
 def repository(site: Site, name: str) -> Store:

@@ -12,7 +12,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import NoReturn
 
-from pgbackup.catalog.rebuild import committed
 from pgbackup.domain.errors import ConfigurationError, RefusedError, UnfitError
 from pgbackup.domain.findings import some
 from pgbackup.domain.ids import BackupId
@@ -29,6 +28,7 @@ from pgbackup.recover.sources import anywhere, best, describe_anywhere
 from pgbackup.restore.fetch import describe_copy, fetch_file, open_passphrase
 from pgbackup.restore.holds import leased
 from pgbackup.restore.reach import proof_of
+from pgbackup.restore.rebuild import committed
 from pgbackup.scratch import private_folder
 
 

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from pgbackup.catalog.rebuild import committed
 from pgbackup.domain.errors import ConfigurationError, RefusedError, UnfitError
 from pgbackup.domain.ids import BackupId
 from pgbackup.domain.manifest import Database, Manifest
@@ -26,6 +25,7 @@ from pgbackup.recover.planning import plan
 from pgbackup.recover.side import Name, dumped_at, side_folder
 from pgbackup.recover.sources import anywhere
 from pgbackup.restore.fetch import describe_copy
+from pgbackup.restore.rebuild import committed
 from pgbackup.scratch import make_private
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pgbackup.domain.settings import Contact
+from pgbackup.domain.settings import Contact, Settings
 from pgbackup.report.mail import render
 
 
@@ -42,7 +42,7 @@ REVIEW = Words(
 
 @dataclass(frozen=True)
 class News:
-    """What a mail tells of a run; ``text`` is what it did or found, in Markdown."""
+    """What a mail tells of a run; ``text`` is what it did or found, in Markdown. No ``link``: it is not Airflow's."""
 
     cluster: str
     procedure: str
@@ -63,6 +63,15 @@ class News:
     def next_steps(self) -> tuple[str, ...]:
         """What its reader is to do."""
         return self.words.after_success if self.succeeded else self.words.after_failure
+
+
+def audit_news(
+    settings: Settings, cluster: str, place: str, text: str, *, succeeded: bool, run: str, link: str = ""
+) -> News:
+    """Tell of the audit of one repository, or of this machine."""
+    return News(
+        cluster, f"quarterly audit of {place}", AUDIT, succeeded, run, link, text, reason="", contacts=settings.contacts
+    )
 
 
 def compose_news(news: News) -> tuple[str, str]:

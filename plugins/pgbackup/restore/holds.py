@@ -106,6 +106,16 @@ def release_hold(site: Site, hold: Hold, *, repository: str | None = None) -> No
     _write(site, _stores(site, repository), BackupId.parse(hold.backup_id), name, release.text)
 
 
+def alone(site: Site, cluster: str, repository: str, *, purpose: str) -> contextlib.AbstractContextManager[None]:
+    """Hold what a repository has of a cluster against rotations and changes of keys; raises BusyError.
+
+    Captures write into the local repository alone: only there they are kept out, too. The others need not wait for
+    them, nor for each other.
+    """
+    place = cluster if repository == site.local.name else f"{cluster} in {repository}"
+    return site.catalog.exclusive(place, purpose=purpose)
+
+
 @contextlib.contextmanager
 def leased(site: Site, repository: str, backup_ids: Iterable[str], reason: str) -> Iterator[None]:
     """Hold backups in a repository, and the WAL behind them, while something reads them there.

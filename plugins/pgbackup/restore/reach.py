@@ -6,7 +6,6 @@ import functools
 import logging
 from collections.abc import Iterator
 
-from pgbackup.catalog.rebuild import attested, committed
 from pgbackup.domain.errors import RefusedError
 from pgbackup.domain.findings import blames_capture
 from pgbackup.domain.ids import BackupId
@@ -18,6 +17,7 @@ from pgbackup.domain.survey import Holdings, Link
 from pgbackup.domain.wal import Sealed, Segment, stretches
 from pgbackup.restore.archive import list_archive, read_histories, read_sidecar
 from pgbackup.restore.fetch import describe_copy
+from pgbackup.restore.rebuild import attested, committed
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from pgbackup.domain.errors import ConfigurationError, PgBackupError, RefusedErr
 from pgbackup.domain.hold import HOLDS
 from pgbackup.domain.ids import MANIFEST, SUMS
 from pgbackup.domain.ports import Site, Store
-from pgbackup.restore.holds import holds_of, lock_objects
+from pgbackup.restore.holds import alone, holds_of, lock_objects
 from pgbackup.rotate.contents import Contents, Folder
 from pgbackup.rotate.planning import RotationPlan, planned
 
@@ -36,9 +36,9 @@ class Applied:
 def apply(site: Site, shown: Mapping[str, Any]) -> Applied:
     """Delete what both the ``shown`` plan (its document) and a plan of now let go.
 
-    Raises BusyError while another rotation of the repository runs, or a backup is taken into it; UnavailableError when
-    the repository stops answering: the next call goes on; what planning raises. What cannot be deleted is in the
-    result.
+    Raises BusyError while another rotation of the repository runs, keys change there, or a backup is taken into it;
+    UnavailableError when the repository stops answering: the next call goes on; what planning raises. What cannot be
+    deleted is in the result.
     """
     try:
         cluster, repository = str(shown["cluster"]), str(shown["repository"])
@@ -46,9 +46,7 @@ def apply(site: Site, shown: Mapping[str, Any]) -> Applied:
         cuts = {(one["system_identifier"], one["timeline"]): int(one["before"]) for one in shown["wal"]}
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigurationError("not a rotation plan", detail=repr(error)) from None
-    # Captures write into the local repository alone: the others need not wait for them, nor for each other.
-    place = cluster if repository == site.local.name else f"{cluster} in {repository}"
-    with site.catalog.exclusive(place, purpose="rotation"):
+    with alone(site, cluster, repository, purpose="rotation"):
         rotation = _Rotation(site, *planned(site, cluster, repository))
         rotation.delete(going)
         if any(cut.count for cut in rotation.plan.cuts):

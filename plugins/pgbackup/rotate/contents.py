@@ -82,7 +82,7 @@ def read_contents(site: Site, cluster: str, store: Store) -> Contents:
         raise RefusedError(
             f"the catalog does not know what {store.name} holds",
             detail=", ".join(reading.unread[:5] or list(folders)[:5]),
-            hint=f"read it first: pgbackup catalog rebuild --from {store.name}",
+            hint=f"read it first: pgbackup catalog rebuild --from {store.name}; mend or move away what that refuses",
         )
     _refuse_lost(store, known, folders)
     wal = tuple(read_wal(store, objects, reading.problems, locked=reading.locked))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from pgbackup.catalog.rebuild import rebuild
 from pgbackup.domain import findings as named
 from pgbackup.domain.errors import PgBackupError, ProgramFailed, RefusedError
 from pgbackup.domain.findings import Answer
@@ -18,6 +17,7 @@ from pgbackup.recover.ahead import Foresight, Request, foresee
 from pgbackup.recover.cluster import Recovered, last_manifest, recover_cluster, recovered_server
 from pgbackup.recover.control import works_in
 from pgbackup.recover.incident import Told, judged
+from pgbackup.restore.rebuild import rebuild
 from pgbackup.scratch import make_private
 
 
@@ -46,16 +46,18 @@ def prepare_files(site: Site, cluster: str, ahead: Foresight) -> Told:
 
 
 def _rebuilt(site: Site) -> str:
-    read = ", ".join(_read(site, store) for store in site.repositories.values())
+    read = "; ".join(_read(site, store) for store in site.repositories.values())
     return f"; the catalog was empty, and knows the backups now: {read}"
 
 
 def _read(site: Site, store: Store) -> str:
     """Fill the catalog from a repository, and say with how many backups; one that is down keeps no other from it."""
     try:
-        return f"{len(rebuild(site.catalog, store, now=site.clock()))} in {store.name}"
+        done = rebuild(site, store)
     except PgBackupError as error:
         return f"none in {store.name}: {error.message}"
+    refused = "".join(f", {error.message}: {error.detail}" for error in done.refused)
+    return f"{len(done.recorded)} in {store.name}{refused}"
 
 
 def restore(site: Site, cluster: str, request: Request) -> tuple[Told, Recovered]:

@@ -4,44 +4,52 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from datetime import datetime
-from hashlib import sha256
+from dataclasses import dataclass
 
 from pgbackup.domain.attestation import unseal
 from pgbackup.domain.drill import DRILLS, Drill, unseal_drill
 from pgbackup.domain.errors import ConfigurationError, RefusedError
-from pgbackup.domain.ids import MANIFEST, SUMS, BackupId
-from pgbackup.domain.manifest import Manifest, parse_manifest
+from pgbackup.domain.ids import SUMS, BackupId
 from pgbackup.domain.model import CopyState, Kind, Verification
-from pgbackup.domain.ports import Catalog, Store
-from pgbackup.domain.sums import parse_sums
+from pgbackup.domain.ports import Site, Store
+from pgbackup.restore.fetch import describe_copy
 
 log = logging.getLogger(__name__)
 
 
-def rebuild(catalog: Catalog, store: Store, *, now: datetime) -> tuple[str, ...]:
-    """Record every committed backup and every drill of a repository; return the backups' ids.
+@dataclass(frozen=True)
+class Rebuilt:
+    """``recorded``: the backups' ids. ``refused``: one error each of what a verification would not take either."""
 
-    What the catalog knows already stays.
+    recorded: tuple[str, ...]
+    refused: tuple[RefusedError, ...]
+
+
+def rebuild(site: Site, store: Store) -> Rebuilt:
+    """Record every drill of a repository, and every committed backup that is whole, and signed where that is asked for.
+
+    What the catalog knows already stays. Raises UnfitError when the keys that sign backups cannot be read.
     """
-    registered: list[str] = []
+    recorded: list[str] = []
+    refused: list[RefusedError] = []
     for backup_id in committed(store):
         try:
-            manifest = _manifest(store, backup_id)
+            manifest = describe_copy(site, store, backup_id).manifest
         except RefusedError as error:
-            log.warning("%s is not recorded: %s", backup_id, error)
+            reason = ": ".join(filter(None, (error.message, error.detail)))
+            refused.append(RefusedError(f"{backup_id} is not recorded", detail=reason, hint=error.hint))
             continue
-        catalog.register(
+        site.catalog.register(
             manifest,
             repository=store.name,
             copy=CopyState.STORED,
             verifications=tuple(attested(store, backup_id)),
-            now=now,
+            now=site.clock(),
         )
-        registered.append(str(backup_id))
+        recorded.append(str(backup_id))
     for drill in drilled(store):
-        catalog.drilled(drill)
-    return tuple(registered)
+        site.catalog.drilled(drill)
+    return Rebuilt(tuple(recorded), tuple(refused))
 
 
 def drilled(store: Store) -> Iterator[Drill]:
@@ -75,11 +83,3 @@ def attested(store: Store, backup_id: BackupId) -> Iterator[Verification]:
             yield unseal(found.key, store.read(found.key)).verification()
         except RefusedError as error:
             log.warning("%s", error)
-
-
-def _manifest(store: Store, backup_id: BackupId) -> Manifest:
-    digests = parse_sums(store.read(backup_id.key(SUMS)), source=f"{backup_id}/{SUMS}")
-    text = store.read(backup_id.key(MANIFEST))
-    if sha256(text).hexdigest() != digests.get(MANIFEST):
-        raise RefusedError(f"{backup_id}/{MANIFEST} does not match its checksum")
-    return parse_manifest(text, source=f"{backup_id}/{MANIFEST}")
