@@ -10,8 +10,9 @@ MAJORS      ?= 15 16 17 18
 PYTHON      ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.11; do \
                  "$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$name"; break; }; done)
 UV          := $(shell command -v uv 2>/dev/null)
+# Complete, with hashes: installed without asking for dependencies, which older pips ask for by other versions.
 REQUIREMENTS := requirements.txt requirements-dev.txt pyproject.toml
-LOCK        := uv pip compile -q --universal --python-version 3.11 --no-emit-index-url --custom-compile-command "make lock"
+LOCK        := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -30,8 +31,8 @@ $(VENV)/.installed: $(REQUIREMENTS) | prerequisites
 	@$(PY) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "making $(VENV) with $(PYTHON)"; \
 	  if [ -n "$(UV)" ]; then $(UV) venv -q --clear --python $(PYTHON) $(VENV); else $(PYTHON) -m venv --clear $(VENV); fi; }
 	@echo "installing requirements-dev.txt into $(VENV)"
-	@if [ -n "$(UV)" ]; then $(UV) pip install -q --python $(PY) -r requirements-dev.txt && $(UV) pip install -q --python $(PY) --no-deps -e .; \
-	  else $(PY) -m pip install -q --disable-pip-version-check -r requirements-dev.txt && $(PY) -m pip install -q --disable-pip-version-check --no-deps -e .; fi
+	@if [ -n "$(UV)" ]; then $(UV) pip install -q --python $(PY) --no-deps -r requirements-dev.txt && $(UV) pip install -q --python $(PY) --no-deps -e .; \
+	  else $(PY) -m pip install -q --disable-pip-version-check --no-deps -r requirements-dev.txt && $(PY) -m pip install -q --disable-pip-version-check --no-deps -e .; fi
 	@touch $@
 
 postgres: postgres-$(PG_MAJOR) ## PostgreSQL 18 in .cache/postgresql/18 (postgres-17, -16, -15 likewise)
@@ -129,16 +130,17 @@ licences: venv ## write docs/licences.md again, from what is installed
 screenshots: venv $(VENV)/.browser ## the pictures in docs/images, from the running demo (needs Chromium)
 	@$(PY) -m docs.screenshots
 
-$(VENV)/.browser: $(VENV)/.installed
-	@if [ -n "$(UV)" ]; then $(UV) pip install -q --python $(PY) -c requirements-dev.txt -e '.[browser]'; \
+$(VENV)/.browser: $(VENV)/.installed requirements-browser.txt
+	@if [ -n "$(UV)" ]; then $(UV) pip install -q --python $(PY) --no-deps -r requirements-browser.txt; \
 	  else $(PY) -m pip --version >/dev/null 2>&1 || $(PY) -m ensurepip >/dev/null; \
-	    $(PY) -m pip install -q --disable-pip-version-check -c requirements-dev.txt -e '.[browser]'; fi
+	    $(PY) -m pip install -q --disable-pip-version-check --no-deps -r requirements-browser.txt; fi
 	@touch $@
 
-lock: ## pin the requirements again from pyproject.toml (needs uv)
+lock: ## pin the requirements again from pyproject.toml, with their hashes (needs uv)
 	$(LOCK) pyproject.toml -o requirements-engine.txt
 	$(LOCK) --extra airflow pyproject.toml -o requirements.txt
 	$(LOCK) --extra airflow --extra dev -c requirements.txt pyproject.toml -o requirements-dev.txt
+	$(LOCK) --extra browser -c requirements-dev.txt pyproject.toml -o requirements-browser.txt
 
 clean: down ## remove the demo's data, the virtualenv and every cache
 	rm -rf .demo .cache $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build
