@@ -4,6 +4,7 @@ SHELL       := /bin/sh
 VENV        := .venv
 PY          := $(VENV)/bin/python
 CACHE       := .cache/postgresql
+AUDIT       := .cache/audit
 PG_MAJOR    := 18
 MAJORS      ?= 15 16 17 18
 # The first Python >= 3.11 on the PATH; `make PYTHON=/path/to/python demo` names another.
@@ -16,7 +17,7 @@ LOCK        := uv pip compile -q --universal --python-version 3.11 --generate-ha
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv postgres lint test test-regions test-recovery test-airflow test-browser test-fleet test-chaos test-proof test-matrix test-compose wheels images secrets demo drill status down bench bench-fleet bench-physical schema licences screenshots lock clean prerequisites
+.PHONY: help venv postgres lint test test-regions test-recovery test-airflow test-browser test-fleet test-chaos test-proof test-matrix test-compose wheels images secrets demo drill status down bench bench-fleet bench-physical schema licences screenshots lock audit clean prerequisites
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -141,6 +142,16 @@ lock: ## pin the requirements again from pyproject.toml, with their hashes (need
 	$(LOCK) --extra airflow pyproject.toml -o requirements.txt
 	$(LOCK) --extra airflow --extra dev -c requirements.txt pyproject.toml -o requirements-dev.txt
 	$(LOCK) --extra browser -c requirements-dev.txt pyproject.toml -o requirements-browser.txt
+
+$(AUDIT)/.pip-audit-2.10.1: | prerequisites
+	@$(PYTHON) -m venv --clear $(AUDIT)
+	@$(AUDIT)/bin/python -m pip install -q --disable-pip-version-check pip-audit==2.10.1
+	@touch $@
+
+audit: $(AUDIT)/.pip-audit-2.10.1 ## ask the advisory database of PyPI about every pinned package (needs the network)
+	@$(AUDIT)/bin/pip-audit --strict --progress-spinner off --require-hashes --disable-pip \
+	  -r requirements.txt -r requirements-dev.txt -r requirements-browser.txt \
+	  || { echo "audit: not passed: an advisory, or the database did not answer for every package (see above)" >&2; exit 1; }
 
 clean: down ## remove the demo's data, the virtualenv and every cache
 	rm -rf .demo .cache $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build
