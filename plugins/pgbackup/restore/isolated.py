@@ -91,7 +91,10 @@ def restore_database(
 
 
 def judge_restore(manifest: Manifest, database: str, error: ProgramFailed) -> Restored:
-    """Tell what a failed pg_restore says about the backup; raises UnfitError when it says it about the server."""
+    """Tell what a failed pg_restore says about the backup; raises UnfitError when it says it about the server.
+
+    That a foreign server was not reached says nothing: the throw-away server has no network.
+    """
     if error.by_signal:
         raise error
     if _INCAPABLE.search(error.stderr):
