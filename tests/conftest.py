@@ -15,7 +15,7 @@ from tests.support.faulty import FaultyWay
 from tests.support.keys import KeyPair, make_key
 from tests.support.s3 import Region
 from tests.support.site import make_site
-from tests.support.source import LIBRARY, Source
+from tests.support.source import LIBRARY, Source, small_server
 
 # The same examples on every machine, however slow it is: a red run means the change, not the dice or the neighbours.
 hypothesis.settings.register_profile(
@@ -46,14 +46,8 @@ def streamflix(server: Source) -> Source:
 @pytest.fixture(scope="session")
 def library() -> Iterator[Source]:
     """A server of its own with one small database, ``library``, that no test changes: captured in a quarter second."""
-    own = Source()
-    try:
-        own.make_roles()
-        own.execute("CREATE DATABASE library")
-        own.execute(LIBRARY, "library")
+    with small_server("library", LIBRARY) as own:
         yield own
-    finally:
-        own.remove()
 
 
 @pytest.fixture

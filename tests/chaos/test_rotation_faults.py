@@ -161,14 +161,6 @@ def locked(site: Site, region: Region) -> Callable[..., Site]:
     return make
 
 
-def versions(site: Site) -> int:
-    """How many objects the bucket really keeps."""
-    far = site.repositories[FAR]
-    assert isinstance(far, S3Store)
-    found = far._client.list_object_versions(Bucket=far._settings.bucket)
-    return len(found.get("Versions", ())) + len(found.get("DeleteMarkers", ()))
-
-
 def test_what_the_storage_keeps_for_a_time_goes_when_that_is_over(locked: Callable[..., Site]) -> None:
     site = locked(retain="6s")
     backups = [aged.stored(site, ago(days), repositories=BOTH) for days in (402, 401, 1)]

@@ -20,7 +20,7 @@ import yaml
 from tests.support import aged
 from tests.support.keys import KeyPair, make_key
 from tests.support.s3 import ACCESS, BUCKET, SECRET, Region
-from tests.support.source import Source
+from tests.support.source import Source, write_services
 
 from pgbackup.assembly import build_site, load_settings, service_parameters
 from pgbackup.domain.model import Finding
@@ -60,8 +60,7 @@ def shell(tmp_path: Path, streamflix: Source, key: KeyPair, catalog_dsn: str) ->
         "streamflix": {"host": "127.0.0.1", "port": streamflix.port, "user": "backup", "dbname": "streamflix"},
         "catalog": catalog,
     }
-    text = "\n".join(f"[{name}]\n" + "".join(f"{k}={v}\n" for k, v in one.items()) for name, one in services.items())
-    (tmp_path / "pg_service.conf").write_text(text)
+    write_services(tmp_path / "pg_service.conf", services)
     passfile = tmp_path / "pgpass"
     passfile.touch(mode=0o600)
     passfile.write_text(f"127.0.0.1:{streamflix.port}:*:backup:{streamflix.password}\n")

@@ -12,19 +12,13 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.support.source import LIBRARY, Source
+from tests.support.source import LIBRARY, Source, small_server, write_services
 
 
 @pytest.fixture(scope="module")
 def place() -> Iterator[Source]:
-    own = Source()
-    try:
-        own.make_roles()
-        own.execute("CREATE DATABASE library")
-        own.execute(LIBRARY, "library")
+    with small_server("library", LIBRARY) as own:
         yield own
-    finally:
-        own.remove()
 
 
 Shell = Callable[..., subprocess.CompletedProcess[str]]
@@ -37,8 +31,7 @@ def shell(place: Source, catalog_dsn: str, tmp_path: Path) -> Shell:
         "recovery": {"host": str(place.folder), "port": place.port, "user": "postgres", "dbname": "postgres"},
         "catalog": dict(part.split("=") for part in catalog_dsn.split()),
     }
-    text = "\n".join(f"[{name}]\n" + "".join(f"{k}={v}\n" for k, v in one.items()) for name, one in services.items())
-    (tmp_path / "pg_service.conf").write_text(text)
+    write_services(tmp_path / "pg_service.conf", services)
     document = {
         "version": 1,
         "paths": {

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from tests.support.source import Source
+from tests.support.source import Source, small_server
 from tests.support.traffic import Traffic
 
 from pgbackup.capture import capture_full
@@ -83,14 +83,8 @@ CONTENT = {
 
 @pytest.fixture(scope="module")
 def place() -> Iterator[Source]:
-    own = Source()
-    try:
-        own.make_roles()
-        own.execute("CREATE DATABASE model")
-        own.execute(SHOP, "model")
+    with small_server("model", SHOP) as own:
         yield own
-    finally:
-        own.remove()
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from tests.support.keys import KeyPair
 from tests.support.recovered import reading
 from tests.support.s3 import ACCESS, BUCKET, SECRET, Region
 from tests.support.site import make_site
-from tests.support.source import SAMPLE, Source
+from tests.support.source import SAMPLE, Source, write_services
 from tests.support.traffic import Traffic
 
 from pgbackup.capture import capture_base, capture_full, capture_incremental, capture_night
@@ -286,8 +286,7 @@ def shell(estate: Estate, folder: Path, catalog_dsn: str) -> Callable[..., str]:
         "recovery": {"host": str(source.folder), "port": source.port, "user": "postgres", "dbname": "postgres"},
         "catalog": dict(part.split("=") for part in catalog_dsn.split()),
     }
-    text = "\n".join(f"[{name}]\n" + "".join(f"{k}={v}\n" for k, v in one.items()) for name, one in services.items())
-    (folder / "pg_service.conf").write_text(text)
+    write_services(folder / "pg_service.conf", services)
     (folder / "aws").write_text(
         f"[profile eu]\nendpoint_url = {estate.servers['eu'].endpoint}\nregion = us-east-1\n"
         f"aws_access_key_id = {ACCESS}\naws_secret_access_key = {SECRET}\n"

@@ -10,7 +10,10 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -176,6 +179,26 @@ class Source:
             if _isolation() != "namespace"
             else [*_PREFIX["user"], str(self.bin / program), *arguments]
         )
+
+
+@contextmanager
+def small_server(database: str, script: str) -> Iterator[Source]:
+    """Run a server with the sample's roles and one small database."""
+    own = Source()
+    try:
+        own.make_roles()
+        own.execute(f"CREATE DATABASE {database}")
+        own.execute(script, database)
+        yield own
+    finally:
+        own.remove()
+
+
+def write_services(path: Path, services: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write a connection service file."""
+    path.write_text(
+        "".join(f"[{name}]\n" + "".join(f"{k}={v}\n" for k, v in one.items()) for name, one in services.items())
+    )
 
 
 def free_port() -> int:

@@ -35,7 +35,7 @@ from pgbackup.recover import (
 )
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
-BACKUP = FromBackup("local", "streamflix_20260131_020000_full", NOON, Verdict.VERIFIED, 5_000_000)
+BACKUP = FromBackup("local", "streamflix_20260131_020000_full", NOON, Verdict.VERIFIED)
 RECOVERY = RecoveryPlan(
     cluster="streamflix",
     system_identifier="1",

@@ -121,7 +121,7 @@ def _restore(
         )
         errors, violated = _run(trial, manifest, entry.name, commands)
     trial.ask(named.RESTORE, lambda: _restored(entries, errors))
-    return Restored(entry.name, errors, violated, unreachable_foreign_data=False)
+    return Restored(entry.name, errors, violated)
 
 
 def _run(

@@ -54,7 +54,6 @@ class ArchiverState:
     """pg_stat_archiver, and whether archiving is on at all."""
 
     enabled: bool
-    archived_count: int
     last_archived_wal: str | None
     last_archived_time: datetime | None
     failed_count: int
@@ -121,7 +120,7 @@ def archiver(connection: Connection) -> ArchiverState:
     """Return how the server's own archiving goes (wal.method archive_command)."""
     with connection.cursor(row_factory=class_row(ArchiverState)) as cursor:
         return cursor.execute(
-            "SELECT pg_catalog.current_setting('archive_mode') <> 'off' AS enabled, archived_count, last_archived_wal,"
+            "SELECT pg_catalog.current_setting('archive_mode') <> 'off' AS enabled, last_archived_wal,"
             " last_archived_time, failed_count, last_failed_wal, last_failed_time FROM pg_catalog.pg_stat_archiver"
         ).fetchall()[0]
 

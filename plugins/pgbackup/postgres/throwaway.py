@@ -245,11 +245,6 @@ def _isolation() -> str:
     )
 
 
-def has_network_isolation() -> bool:
-    """Tell whether throw-away servers are cut off from the network."""
-    return _isolation() == "namespace"
-
-
 @contextlib.contextmanager
 def _socket_folder() -> Iterator[str]:
     """Make a private folder for the socket."""

@@ -188,7 +188,7 @@ class _Recovery:
                 self.site.runner.run(dump.fill_database(archive.programs, access, archive.path, name, jobs=jobs))
             except ProgramFailed as error:
                 return judge_restore(self.dump.manifest, self.plan.database, error)
-        return Restored(self.plan.database, (), (), unreachable_foreign_data=False)
+        return Restored(self.plan.database, (), ())
 
     def _restored(self, restored: Restored) -> Finding:
         seconds = next(step.seconds for step in self.steps if step.name == "restore")

@@ -37,7 +37,6 @@ class FromBackup:
     backup_id: str
     backup_time: datetime
     verdict: Verdict | None
-    dump_bytes: int
     others: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -92,7 +91,7 @@ def choose(
         found = choose_dump(site, cluster, database, backup_id, repository=repository, even_rejected=even_rejected)
         made, there = found.manifest, found.repository
         others = () if repository else tuple(name for name in site.repositories if name != there)
-        origin = FromBackup(there, made.id, made.backup_time, found.verdict, found.file.stored_bytes, others)
+        origin = FromBackup(there, made.id, made.backup_time, found.verdict, others)
         return Chosen(origin, made, found.entry)
     if backup_id is not None:
         raise ConfigurationError("a backup or a moment, not both", detail=f"{backup_id}, {target}", hint="name one")
