@@ -22,8 +22,11 @@ fernet=$(head -c 32 /dev/urandom | base64 | tr '+/' '-_')
 database="postgresql+psycopg://airflow:$airflow@metadata/airflow?sslmode=verify-full&sslrootcert=/etc/pgbackup/server.crt"
 
 # The certificate of both servers; verify-full holds them to it.
-openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 3650 -subj "/CN=streamflix" \
-    -addext "subjectAltName=DNS:streamflix,DNS:metadata" -keyout "$new/server.key" -out "$new/server.crt" 2>/dev/null
+said=$(openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 3650 -subj "/CN=streamflix" \
+    -addext "subjectAltName=DNS:streamflix,DNS:metadata" -keyout "$new/server.key" -out "$new/server.crt" 2>&1) || {
+    echo "cannot make the servers' certificate: $said" >&2
+    exit 1
+}
 
 # The key pair of the backups. KEEP A COPY of backup.sec.asc and backup.passphrase away from this machine.
 echo "$passphrase" | write backup.passphrase
