@@ -65,9 +65,11 @@ def test_a_report_of_another_cluster_and_a_file_that_is_none_are_not_given(stack
 def test_without_the_local_repository_the_page_says_where_the_reports_are(stack: Stack, people: People) -> None:
     hidden = stack.backups.with_name("hidden")
     stack.backups.rename(hidden)
+    stack.backups.touch()  # a scheduled run would make the folder anew
     try:
         page = people.looking("vera")
         expect(page.get_by_role("region", name="Reports").get_by_role("alert")).to_contain_text("does not see")
         expect(page.get_by_role("slider")).to_be_visible()
     finally:
+        stack.backups.unlink()
         hidden.rename(stack.backups)
